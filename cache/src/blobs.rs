@@ -1,0 +1,175 @@
+//! Blobs: bytes stored under their SHA-256, as a registry knows them.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use kiln_graph::{Algorithm, Digest, Hasher};
+
+use crate::error::StoreError;
+use crate::store::Store;
+
+/// A blob being written: hashed as it comes, invisible until committed, gone when dropped.
+#[derive(Debug)]
+pub struct BlobWriter {
+    store: Store,
+    file: tempfile::NamedTempFile,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Store {
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root()
+            .join("blobs")
+            .join(digest.algorithm().name())
+            .join(digest.hex())
+    }
+
+    /// Returns true if the blob is here.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
+    /// Opens a blob, if it is here.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::Io {
+                what: "open",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Reads a small blob and checks it against its name.
+    pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.blob_path(digest);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(StoreError::Io {
+                    what: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        let actual = Digest::sha256(&bytes);
+        if actual != *digest {
+            return Err(StoreError::WrongDigest {
+                expected: *digest,
+                actual,
+            });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Starts a blob.
+    pub fn write_blob(&self) -> Result<BlobWriter, StoreError> {
+        let dir = self.temp_dir();
+        let file = tempfile::NamedTempFile::new_in(dir).map_err(StoreError::io("write to", dir))?;
+        let hasher = Hasher::new(Algorithm::Sha256);
+        Ok(BlobWriter {
+            store: self.clone(),
+            file,
+            hasher,
+            size: 0,
+        })
+    }
+
+    /// Stores a small blob.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::sha256(bytes);
+        if self.has_blob(&digest) {
+            return Ok(digest);
+        }
+        let mut writer = self.write_blob()?;
+        writer
+            .write_all(bytes)
+            .map_err(StoreError::io("write", self.blob_path(&digest)))?;
+        Ok(writer.commit(Some(&digest))?.0)
+    }
+}
+
+impl BlobWriter {
+    /// Makes the blob visible under its digest and returns digest and size in bytes.
+    ///
+    /// With `expected`, any other content is refused and nothing stays.
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<(Digest, u64), StoreError> {
+        let digest = self.hasher.clone().finish();
+        if let Some(&expected) = expected
+            && expected != digest
+        {
+            return Err(StoreError::WrongDigest {
+                expected,
+                actual: digest,
+            });
+        }
+        let path = self.store.blob_path(&digest);
+        let failed = || StoreError::io("write", &path);
+        self.file.flush().map_err(failed())?;
+        self.file.as_file().sync_data().map_err(failed())?;
+        self.file
+            .persist(&path)
+            .map_err(|error| failed()(error.error))?;
+        Ok((digest, self.size))
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(data)?;
+        self.hasher.update(&data[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_appears_when_committed_and_not_before() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let digest = Digest::sha256("hello");
+        let mut writer = store.write_blob().unwrap();
+        writer.write_all(b"hello").unwrap();
+        assert!(!store.has_blob(&digest));
+        assert_eq!(writer.commit(Some(&digest)).unwrap(), (digest, 5));
+        assert_eq!(store.read_blob(&digest).unwrap().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn other_content_than_expected_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let mut writer = store.write_blob().unwrap();
+        writer.write_all(b"other").unwrap();
+        let result = writer.commit(Some(&Digest::sha256("hello")));
+        assert!(matches!(result, Err(StoreError::WrongDigest { .. })));
+        assert!(!store.has_blob(&Digest::sha256("other")));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let digest = store.put_blob(b"hello").unwrap();
+        fs::write(store.blob_path(&digest), "hellp").unwrap();
+        assert!(matches!(
+            store.read_blob(&digest),
+            Err(StoreError::WrongDigest { .. })
+        ));
+    }
+}

@@ -1,0 +1,356 @@
+//! A folder of the machine that builds, read in place.
+//!
+//! Only what some COPY or ADD can select is looked at; only files that look different from the
+//! last time are read. Files belong to root in what comes out, whoever owns them here.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_graph::{Algorithm, Digest};
+use rayon::prelude::*;
+use rustix::fs::{FileType, Statx};
+
+use crate::error::StoreError;
+use crate::filelist::{Entry, FileList, Kind, join_path, split_path};
+use crate::layers::{open_beneath, open_dir};
+use crate::pattern::{IgnoreList, IgnoreState, Wildcard};
+use crate::scan::hash_stream;
+use crate::stat_table::{Look, StatTable};
+use crate::store::Store;
+use crate::tree::components;
+use crate::walk::{Found, Step, WalkError, entry_of, file_type, open_sub, stat_at, walk};
+use crate::xattrs;
+
+/// How often a file that changes while it is read is read again.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Links followed on the way to selected paths, as Linux limits them for one path.
+const MAX_LINKS: usize = 40;
+
+/// A folder on disk and what of it is ignored.
+#[derive(Debug)]
+pub struct Context {
+    dir: PathBuf,
+    root: OwnedFd,
+    ignore: IgnoreList,
+}
+
+/// What a walk has found so far.
+#[derive(Default)]
+struct Selection {
+    entries: HashMap<Vec<u8>, (Entry, Option<Look>)>,
+    // Ignored directories, which are needed after all when an exception is inside.
+    ignored_dirs: HashMap<Vec<u8>, Entry>,
+}
+
+impl Context {
+    /// Opens a folder.
+    pub fn open(dir: &Path, ignore: IgnoreList) -> Result<Self, StoreError> {
+        let failed = || StoreError::io("open the build context", dir);
+        let dir = dir.canonicalize().map_err(failed())?;
+        let root = open_dir(&dir).map_err(failed())?;
+        Ok(Self { dir, root, ignore })
+    }
+
+    /// Returns the folder, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the ignore patterns.
+    pub fn ignore(&self) -> &IgnoreList {
+        &self.ignore
+    }
+
+    /// Opens a file for reading; links are not followed.
+    pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
+        open_beneath(&self.root, path)
+    }
+
+    /// Returns the entries that `paths` (which may have wildcards) can select, with digests.
+    pub fn load(&self, store: &Store, paths: &[Vec<u8>]) -> Result<FileList, StoreError> {
+        let mut selection = Selection::default();
+        for path in paths {
+            self.select(path, &mut selection)?;
+        }
+        selection.add_parents();
+        let table_path = StatTable::path(store.root(), &self.dir);
+        let mut table = StatTable::read(&table_path);
+        let entries = self.hash(selection, &mut table)?;
+        if let Err(error) = table.write(&table_path) {
+            tracing::warn!(%error, "the next build will read the context again");
+        }
+        Ok(FileList::new(entries))
+    }
+
+    /// Adds what one path selects: everything below the part before its first wildcard.
+    fn select(&self, path: &[u8], selection: &mut Selection) -> Result<(), StoreError> {
+        let mut todo: Vec<Vec<u8>> = Vec::new();
+        for part in components(path).take_while(|part| !Wildcard::is_needed(part)) {
+            todo.push(part.to_vec());
+        }
+        todo.reverse();
+        let (mut at, mut links) = (Vec::new(), 0);
+        while let Some(name) = todo.pop() {
+            if name == b".." {
+                at.truncate(split_path(&at).0.len());
+                continue;
+            }
+            let next = join_path(&at, &name);
+            let Some((entry, look)) = self.stat(&next)? else {
+                return Ok(());
+            };
+            let link = match &entry.kind {
+                Kind::Symlink { target } => Some(target.clone()),
+                _ => None,
+            };
+            let is_dir = entry.is_dir();
+            if self.is_ignored(&next).0 {
+                if is_dir {
+                    selection.ignored_dirs.insert(next.clone(), entry);
+                }
+            } else {
+                selection.entries.insert(next.clone(), (entry, look));
+            }
+            match link {
+                Some(target) if links < MAX_LINKS => {
+                    links += 1;
+                    if target.starts_with(b"/") {
+                        at.clear();
+                    }
+                    todo.extend(components(&target).rev().map(<[u8]>::to_vec));
+                }
+                Some(_) => return Ok(()),
+                None if is_dir => at = next,
+                None => return Ok(()),
+            }
+        }
+        self.walk(&at, selection)
+    }
+
+    fn is_ignored(&self, path: &[u8]) -> (bool, IgnoreState) {
+        let mut state = self.ignore.root();
+        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+            state = self.ignore.check(&path[..end], &state).1;
+        }
+        self.ignore.check(path, &state)
+    }
+
+    /// Looks at one path, whose parents are directories.
+    fn stat(&self, path: &[u8]) -> Result<Option<(Entry, Option<Look>)>, StoreError> {
+        let (parent, name) = split_path(path);
+        let failed = |error: io::Error| self.failed(path, error);
+        let mut dir = self.root.try_clone().map_err(failed)?;
+        for part in components(parent) {
+            dir = open_sub(&dir, &cstring(part).map_err(failed)?).map_err(failed)?;
+        }
+        let name = cstring(name).map_err(failed)?;
+        let stat = match stat_at(&dir, &name) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let found = Found {
+            path,
+            parent: dir.as_fd(),
+            name: &name,
+            stat: &stat,
+        };
+        read_entry(&found).map_err(failed)
+    }
+
+    fn walk(&self, from: &[u8], selection: &mut Selection) -> Result<(), StoreError> {
+        let failed = |error: io::Error| self.failed(from, error);
+        let mut dir = open_sub(&self.root, &cstring(b".").map_err(failed)?).map_err(failed)?;
+        for part in components(from) {
+            dir = open_sub(&dir, &cstring(part).map_err(failed)?).map_err(failed)?;
+        }
+        let plain = self.ignore.is_empty();
+        let start = if from.is_empty() {
+            self.ignore.root()
+        } else {
+            self.is_ignored(from).1
+        };
+        // The states of the directories that the walk is in, innermost last.
+        let mut states = vec![(from.to_vec(), start)];
+        let visited = walk(dir, from, &mut |found: &Found<'_>| {
+            let is_dir = file_type(found.stat) == FileType::Directory;
+            let mut ignored = false;
+            if !plain {
+                let parent = split_path(found.path).0;
+                while states.last().is_some_and(|(path, _)| path != parent) {
+                    states.pop();
+                }
+                let above = states
+                    .last()
+                    .map_or_else(|| self.ignore.root(), |(_, s)| s.clone());
+                let state;
+                (ignored, state) = self.ignore.check(found.path, &above);
+                if is_dir {
+                    states.push((found.path.to_vec(), state));
+                }
+                if ignored && !(is_dir && self.ignore.has_exceptions()) {
+                    return Ok(Step::Over);
+                }
+            }
+            let failed = |source| WalkError {
+                path: found.path.to_vec(),
+                source,
+            };
+            if let Some((entry, look)) = read_entry(found).map_err(failed)? {
+                if ignored {
+                    selection.ignored_dirs.insert(found.path.to_vec(), entry);
+                } else {
+                    selection.entries.insert(found.path.to_vec(), (entry, look));
+                }
+            }
+            Ok::<_, WalkError>(Step::Into)
+        });
+        visited.map_err(|error| self.failed(&error.path, error.source))
+    }
+
+    /// Gives every file its digest, reading those that look different from the last time.
+    fn hash(&self, selection: Selection, table: &mut StatTable) -> Result<Vec<Entry>, StoreError> {
+        let known = |path: &[u8], look: &Look| table.get(path, look);
+        let hashed: Vec<(Entry, Option<(Look, Digest)>)> = selection
+            .entries
+            .into_par_iter()
+            .map(|(_, (mut entry, look))| {
+                let Some(look) = look else {
+                    return Ok((entry, None));
+                };
+                if let Some(known) = known(&entry.path, &look) {
+                    let size = look_size(&entry);
+                    set_digest(&mut entry, size, known);
+                    return Ok((entry, None));
+                }
+                let fresh = self.hash_file(&mut entry)?;
+                Ok((entry, fresh))
+            })
+            .collect::<Result<_, StoreError>>()?;
+        let mut entries = Vec::with_capacity(hashed.len());
+        for (entry, fresh) in hashed {
+            if let Some((look, digest)) = fresh {
+                table.insert(&entry.path, look, digest);
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// Reads a file until it looks the same before and after.
+    fn hash_file(&self, entry: &mut Entry) -> Result<Option<(Look, Digest)>, StoreError> {
+        let path = entry.path.clone();
+        let failed = |error: io::Error| self.failed(&path, error);
+        for _ in 0..MAX_ATTEMPTS {
+            let file = self.open_file(&entry.path).map_err(failed)?;
+            let before = stat_file(&file).map_err(failed)?;
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let (size, digest) = hash_stream(&file).map_err(failed)?;
+            let after = stat_file(&file).map_err(failed)?;
+            let look = Look::of(&before);
+            if look != Look::of(&after) || size != before.stx_size {
+                continue;
+            }
+            entry.mode = u32::from(before.stx_mode) & 0o7777;
+            entry.mtime = crate::walk::mtime_of(&before);
+            set_digest(entry, size, digest);
+            let now_ns = i128::try_from(now.as_nanos()).unwrap_or(0);
+            return Ok(look.is_settled(now_ns).then_some((look, digest)));
+        }
+        Err(StoreError::Changed {
+            path: self.display_path(&entry.path),
+        })
+    }
+
+    fn failed(&self, path: &[u8], source: io::Error) -> StoreError {
+        StoreError::Io {
+            what: "read",
+            path: self.display_path(path),
+            source,
+        }
+    }
+
+    fn display_path(&self, path: &[u8]) -> PathBuf {
+        self.dir.join(String::from_utf8_lossy(path).as_ref())
+    }
+}
+
+impl Selection {
+    /// Ignored directories come back when something inside them is selected.
+    fn add_parents(&mut self) {
+        let mut missing: Vec<Vec<u8>> = Vec::new();
+        for path in self.entries.keys() {
+            let mut parent = split_path(path).0;
+            while !parent.is_empty() && !self.entries.contains_key(parent) {
+                missing.push(parent.to_vec());
+                parent = split_path(parent).0;
+            }
+        }
+        for path in missing {
+            if let Some(entry) = self.ignored_dirs.remove(&path) {
+                self.entries.insert(path, (entry, None));
+            }
+        }
+    }
+}
+
+fn cstring(name: &[u8]) -> io::Result<CString> {
+    Ok(CString::new(name)?)
+}
+
+fn stat_file(file: &File) -> io::Result<Statx> {
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    Ok(rustix::fs::statx(
+        file,
+        c"",
+        flags,
+        rustix::fs::StatxFlags::BASIC_STATS,
+    )?)
+}
+
+fn look_size(entry: &Entry) -> u64 {
+    match entry.kind {
+        Kind::File { size, .. } => size,
+        _ => 0,
+    }
+}
+
+fn set_digest(entry: &mut Entry, size: u64, digest: Digest) {
+    entry.kind = Kind::File { size, digest };
+}
+
+/// Makes an entry as an image has it: root's, with the one attribute that programs need.
+fn read_entry(found: &Found<'_>) -> io::Result<Option<(Entry, Option<Look>)>> {
+    let stat = found.stat;
+    let unhashed = Digest::new(Algorithm::Blake3, [0; 32]);
+    let file = || {
+        Ok(Kind::File {
+            size: stat.stx_size,
+            digest: unhashed,
+        })
+    };
+    let Some(mut entry) = entry_of(found, file)? else {
+        return Ok(None);
+    };
+    (entry.uid, entry.gid) = (0, 0);
+    let is_file = matches!(entry.kind, Kind::File { .. });
+    if is_file && entry.mode & 0o111 != 0 {
+        let key = b"security.capability";
+        if let Some(value) = xattrs::read_one(found.parent, found.name, key)? {
+            entry.xattrs.push((key.to_vec(), value));
+        }
+    }
+    let look = is_file.then(|| Look::of(stat));
+    Ok(Some((entry, look)))
+}
+
+#[cfg(test)]
+mod tests;

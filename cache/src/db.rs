@@ -1,0 +1,316 @@
+//! Small transactional facts, in SQLite: actions, layer blobs, references.
+//!
+//! Many processes share the database (WAL mode, busy timeout). A row is a memo: losing one costs
+//! time, never correctness. Digests are stored as text.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kiln_graph::{Descriptor, Digest};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::error::StoreError;
+use crate::store::Store;
+
+/// `user_version` of the schema below.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS actions (
+        key TEXT PRIMARY KEY, layer TEXT NOT NULL, name TEXT NOT NULL,
+        created INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS layer_blobs (
+        layer TEXT NOT NULL, format TEXT NOT NULL, digest TEXT NOT NULL,
+        size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (layer, format)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS layer_by_diff_id ON layer_blobs (diff_id);
+    CREATE TABLE IF NOT EXISTS refs (
+        name TEXT PRIMARY KEY, descriptor TEXT NOT NULL, updated INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    PRAGMA user_version = 1;
+";
+
+/// The database of a store.
+#[derive(Debug)]
+pub(crate) struct Database {
+    // Guards the connection: SQLite statements of one process run one after the other.
+    connection: Mutex<Connection>,
+}
+
+/// What running a vertex gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// Content id of the layer it made.
+    pub layer: Digest,
+    /// What it was called.
+    pub name: String,
+    /// When it ran, in seconds since 1970.
+    pub created: i64,
+    /// How long it took.
+    pub elapsed_ms: i64,
+}
+
+/// A layer as a registry knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// SHA-256 of the blob.
+    pub digest: Digest,
+    /// Length of the blob in bytes.
+    pub size: u64,
+    /// SHA-256 of the uncompressed tar.
+    pub diff_id: Digest,
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = || StoreError::db("open the tables");
+        let connection = Connection::open(path).map_err(failed())?;
+        connection
+            .busy_timeout(Duration::from_secs(30))
+            .map_err(failed())?;
+        let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |r| r.get(0));
+        let found: i64 = version(&connection).map_err(failed())?;
+        if found > SCHEMA_VERSION {
+            let path = path.to_owned();
+            return Err(StoreError::Version {
+                path,
+                found: format!("schema {found}"),
+            });
+        }
+        connection
+            .execute_batch("PRAGMA synchronous = NORMAL;")
+            .map_err(failed())?;
+        if found < SCHEMA_VERSION {
+            // Only once: changing the journal mode needs the database for itself.
+            let set_up = format!("PRAGMA journal_mode = WAL; {SCHEMA}");
+            connection.execute_batch(&set_up).map_err(failed())?;
+        }
+        Ok(Self {
+            connection: Mutex::new(connection),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while the lock was held leaves no half-done statement behind.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(at)?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn layer_blob_at(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerBlob> {
+    let size: i64 = row.get(1)?;
+    let digest = digest_at(row, 0)?;
+    Ok(LayerBlob {
+        digest,
+        size: size.cast_unsigned(),
+        diff_id: digest_at(row, 2)?,
+    })
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |elapsed| {
+        i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+impl Store {
+    /// Returns the action recorded under a key.
+    pub fn action(&self, key: &Digest) -> Result<Option<Action>, StoreError> {
+        let connection = self.db().lock();
+        let sql = "SELECT layer, name, created, elapsed_ms FROM actions WHERE key = ?1";
+        let row = connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| {
+                let action = |row: &rusqlite::Row<'_>| {
+                    let (name, created) = (row.get(1)?, row.get(2)?);
+                    Ok(Action {
+                        layer: digest_at(row, 0)?,
+                        name,
+                        created,
+                        elapsed_ms: row.get(3)?,
+                    })
+                };
+                statement.query_row([key.to_string()], action).optional()
+            })
+            .map_err(StoreError::db("look up an action"))?;
+        Ok(row)
+    }
+
+    /// Records what running a vertex gave, and returns the action; an older one is replaced.
+    pub fn record_action(
+        &self,
+        key: &Digest,
+        layer: &Digest,
+        name: &str,
+        elapsed: Duration,
+    ) -> Result<Action, StoreError> {
+        let elapsed_ms = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        let action = Action {
+            layer: *layer,
+            name: name.to_owned(),
+            created: now(),
+            elapsed_ms,
+        };
+        let sql = "INSERT OR REPLACE INTO actions VALUES (?1, ?2, ?3, ?4, ?5)";
+        let row = params![
+            key.to_string(),
+            layer.to_string(),
+            name,
+            action.created,
+            elapsed_ms
+        ];
+        let connection = self.db().lock();
+        connection
+            .execute(sql, row)
+            .map_err(StoreError::db("record an action"))?;
+        Ok(action)
+    }
+
+    /// Returns the blob made of a layer in a format, such as `gzip-3` or `tar`.
+    pub fn layer_blob(
+        &self,
+        layer: &Digest,
+        format: &str,
+    ) -> Result<Option<LayerBlob>, StoreError> {
+        let connection = self.db().lock();
+        let sql = "SELECT digest, size, diff_id FROM layer_blobs WHERE layer = ?1 AND format = ?2";
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| {
+                statement
+                    .query_row([layer.to_string().as_str(), format], layer_blob_at)
+                    .optional()
+            })
+            .map_err(StoreError::db("look up a blob"))
+    }
+
+    /// Returns the layer whose uncompressed tar has this digest, if kiln made that tar itself.
+    pub fn layer_of_diff_id(&self, diff_id: &Digest) -> Result<Option<Digest>, StoreError> {
+        let connection = self.db().lock();
+        let sql = "SELECT layer FROM layer_blobs WHERE diff_id = ?1 LIMIT 1";
+        connection
+            .query_row(sql, [diff_id.to_string()], |row| digest_at(row, 0))
+            .optional()
+            .map_err(StoreError::db("look up a layer"))
+    }
+
+    /// Remembers the blob made of a layer.
+    pub fn record_layer_blob(
+        &self,
+        layer: &Digest,
+        format: &str,
+        blob: &LayerBlob,
+    ) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO layer_blobs VALUES (?1, ?2, ?3, ?4, ?5)";
+        let (digest, diff_id) = (blob.digest.to_string(), blob.diff_id.to_string());
+        let row = params![
+            layer.to_string(),
+            format,
+            digest,
+            blob.size.cast_signed(),
+            diff_id
+        ];
+        let connection = self.db().lock();
+        connection
+            .execute(sql, row)
+            .map_err(StoreError::db("record a blob"))?;
+        Ok(())
+    }
+
+    /// Returns what a name stands for: the descriptor of a manifest or an index.
+    pub fn reference(&self, name: &str) -> Result<Option<Descriptor>, StoreError> {
+        let connection = self.db().lock();
+        let sql = "SELECT descriptor FROM refs WHERE name = ?1";
+        let text: Option<String> = connection
+            .query_row(sql, [name], |row| row.get(0))
+            .optional()
+            .map_err(StoreError::db("look up a reference"))?;
+        text.map(|text| {
+            let what = format!("reference `{name}`");
+            serde_json::from_str(&text).map_err(|_| StoreError::Damaged { what })
+        })
+        .transpose()
+    }
+
+    /// Makes a name stand for a manifest or an index.
+    pub fn set_reference(&self, name: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
+        let text = serde_json::to_string(descriptor).expect("a descriptor is plain data");
+        let sql = "INSERT OR REPLACE INTO refs VALUES (?1, ?2, ?3)";
+        let connection = self.db().lock();
+        let done = connection.execute(sql, params![name, text, now()]);
+        done.map_err(StoreError::db("record a reference"))?;
+        Ok(())
+    }
+
+    /// Returns all names with what they stand for, sorted.
+    pub fn references(&self) -> Result<Vec<(String, Descriptor)>, StoreError> {
+        let failed = || StoreError::db("list references");
+        let connection = self.db().lock();
+        let sql = "SELECT name, descriptor FROM refs ORDER BY name";
+        let mut statement = connection.prepare(sql).map_err(failed())?;
+        let rows = statement
+            .query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .map_err(failed())?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (name, text) = row.map_err(failed())?;
+            let what = format!("reference `{name}`");
+            let parsed = serde_json::from_str(&text).map_err(|_| StoreError::Damaged { what })?;
+            found.push((name, parsed));
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_survive_reopening() {
+        let root = tempfile::tempdir().unwrap();
+        let (key, layer) = (Digest::blake3("key"), Digest::blake3("layer"));
+        let blob = LayerBlob {
+            digest: Digest::sha256("b"),
+            size: 7,
+            diff_id: Digest::sha256("d"),
+        };
+        let descriptor = Descriptor::new("type", Digest::sha256("m"), 3);
+        {
+            let store = Store::open(root.path()).unwrap();
+            store
+                .record_action(&key, &layer, "RUN a", Duration::from_millis(5))
+                .unwrap();
+            store.record_layer_blob(&layer, "gzip-3", &blob).unwrap();
+            store.set_reference("a:b", &descriptor).unwrap();
+        }
+        let store = Store::open(root.path()).unwrap();
+        let action = store.action(&key).unwrap().unwrap();
+        assert_eq!(
+            (action.layer, action.name.as_str(), action.elapsed_ms),
+            (layer, "RUN a", 5)
+        );
+        assert_eq!(store.layer_blob(&layer, "gzip-3").unwrap(), Some(blob));
+        assert_eq!(store.layer_blob(&layer, "tar").unwrap(), None);
+        assert_eq!(store.layer_of_diff_id(&blob.diff_id).unwrap(), Some(layer));
+        assert_eq!(store.reference("a:b").unwrap(), Some(descriptor.clone()));
+        assert_eq!(
+            store.references().unwrap(),
+            [("a:b".to_owned(), descriptor)]
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! Layers: an unpacked directory with its file list, complete or not there.
+//!
+//! A layer's folder holds `fs`, which overlay takes as it is (whiteouts are 0:0 character
+//! devices, opaque directories carry `user.overlay.opaque`), and `list`. A [`Staging`] is a
+//! layer being written; it becomes visible under its id by one rename, or goes when dropped.
+//! The id is the content id for layers that kiln made, and the diff id for layers of an image.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_graph::Digest;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::error::StoreError;
+use crate::filelist::FileList;
+use crate::store::{Store, remove_tree};
+
+/// An unpacked layer in the store.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Its name in the store.
+    pub id: Digest,
+    /// What it holds.
+    pub list: Arc<FileList>,
+    dir: PathBuf,
+}
+
+/// A layer being written.
+#[derive(Debug)]
+pub struct Staging {
+    store: Store,
+    dir: PathBuf,
+    done: bool,
+}
+
+impl Layer {
+    /// Returns the unpacked directory.
+    pub fn fs_dir(&self) -> PathBuf {
+        self.dir.join("fs")
+    }
+
+    /// Opens a regular file of this layer for reading; links are never followed.
+    pub fn open(&self, path: &[u8]) -> io::Result<File> {
+        open_beneath(&open_dir(&self.fs_dir())?, path)
+    }
+
+    /// Opens the unpacked directory, for many [`open_beneath`] calls.
+    pub fn open_root(&self) -> io::Result<OwnedFd> {
+        open_dir(&self.fs_dir())
+    }
+}
+
+/// Opens a directory that is not a link.
+pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Opens a regular file below a directory; no component may be a link.
+pub fn open_beneath(root: &OwnedFd, path: &[u8]) -> io::Result<File> {
+    // Without NONBLOCK, opening a pipe that took a file's place would hang.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = File::from(rustix::fs::openat2(
+        root,
+        path,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a regular file",
+        ));
+    }
+    Ok(file)
+}
+
+impl Store {
+    fn layer_dir(&self, id: &Digest) -> PathBuf {
+        let name = format!("{}-{}", id.algorithm().name(), id.hex());
+        self.root().join("layers").join(name)
+    }
+
+    /// Returns true if the layer is here, unpacked.
+    pub fn has_layer(&self, id: &Digest) -> bool {
+        self.layer_dir(id).exists()
+    }
+
+    /// Returns a layer with its list, if it is here.
+    pub fn layer(&self, id: &Digest) -> Result<Option<Layer>, StoreError> {
+        let dir = self.layer_dir(id);
+        let path = dir.join("list");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(StoreError::Io {
+                    what: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        let damaged = |_| StoreError::Damaged {
+            what: format!("file list of layer {id}"),
+        };
+        let list = Arc::new(FileList::from_bytes(&bytes).map_err(damaged)?);
+        Ok(Some(Layer { id: *id, list, dir }))
+    }
+
+    /// Starts a layer: makes an empty `fs` and, for overlay, `work`.
+    pub fn stage_layer(&self) -> Result<Staging, StoreError> {
+        let dir = self.temp_path();
+        let failed = || StoreError::io("make the folder", &dir);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(failed())?;
+        for name in ["fs", "work"] {
+            let path = dir.join(name);
+            fs::DirBuilder::new()
+                .mode(0o755)
+                .create(path)
+                .map_err(failed())?;
+        }
+        Ok(Staging {
+            store: self.clone(),
+            dir,
+            done: false,
+        })
+    }
+
+    /// Returns the path of the file that keeps a step's output whole.
+    pub fn log_path(&self, key: &Digest) -> PathBuf {
+        self.root().join("logs").join(key.hex())
+    }
+}
+
+impl Staging {
+    /// Returns the directory that the layer's files are written to.
+    pub fn fs_dir(&self) -> PathBuf {
+        self.dir.join("fs")
+    }
+
+    /// Returns the directory that overlay works in.
+    pub fn work_dir(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// Makes the layer visible under `id`; where one is there already, that one stays.
+    pub fn commit(mut self, id: &Digest, list: &Arc<FileList>) -> Result<Layer, StoreError> {
+        let target = self.store.layer_dir(id);
+        if !target.exists() {
+            let path = self.dir.join("list");
+            fs::write(&path, list.to_bytes()).map_err(StoreError::io("write", &path))?;
+            let work = self.work_dir();
+            remove_tree(&work).map_err(StoreError::io("remove", &work))?;
+            match fs::rename(&self.dir, &target) {
+                Ok(()) => self.done = true,
+                // Another process was faster with the same content.
+                Err(_) if target.exists() => {}
+                Err(source) => {
+                    return Err(StoreError::Io {
+                        what: "write",
+                        path: target,
+                        source,
+                    });
+                }
+            }
+        }
+        if self.done {
+            return Ok(Layer {
+                id: *id,
+                list: Arc::clone(list),
+                dir: target,
+            });
+        }
+        let what = || format!("layer {id}");
+        self.store
+            .layer(id)?
+            .ok_or_else(|| StoreError::Damaged { what: what() })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.done
+            && let Err(error) = remove_tree(&self.dir)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "unfinished layer stays");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filelist::Entry;
+
+    #[test]
+    fn a_layer_appears_when_committed_and_the_first_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let list = Arc::new(FileList::new(vec![Entry::dir(b"a")]));
+        let id = list.content_id();
+        for content in ["first", "second"] {
+            let staging = store.stage_layer().unwrap();
+            fs::write(staging.fs_dir().join("f"), content).unwrap();
+            let layer = staging.commit(&id, &list).unwrap();
+            let mut text = String::new();
+            io::Read::read_to_string(&mut layer.open(b"f").unwrap(), &mut text).unwrap();
+            assert_eq!(text, "first");
+        }
+        assert_eq!(store.layer(&id).unwrap().unwrap().list, list);
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", root.path().join("l")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.path().join("d")).unwrap();
+        let dir = open_dir(root.path()).unwrap();
+        assert!(open_beneath(&dir, b"l").is_err());
+        assert!(open_beneath(&dir, b"d/hostname").is_err());
+    }
+}

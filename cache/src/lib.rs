@@ -1,0 +1,46 @@
+//! What is kept on disk: blobs, layers, file lists, actions, the stat table.
+//!
+//! ```text
+//!   Store ── blobs      bytes by SHA-256, as a registry knows them
+//!     │  ├── layers     unpacked directory + FileList, by content id or diff id
+//!     │  ├── actions    key of a vertex -> layer it made (SQLite)
+//!     │  └── contexts   stat tables: what a file's content was when it last looked like this
+//!   Tree                what a chain of FileLists shows when they lie on each other
+//!   Context             a folder read in place, through patterns and a stat table
+//! ```
+//!
+//! Nothing here knows how a layer comes to be: see the crates `worker` and `exporter`.
+
+mod archive;
+mod blobs;
+mod codec;
+mod context;
+mod db;
+mod dir_writer;
+mod error;
+mod filelist;
+mod layers;
+mod pattern;
+mod scan;
+mod stat_table;
+mod store;
+mod tree;
+mod walk;
+mod xattrs;
+
+pub use crate::archive::{
+    ArchiveError, Compression, MAX_NAME, MAX_PAX, TarEntry, TarKind, TarReader, decompress,
+    is_archive,
+};
+pub use crate::blobs::BlobWriter;
+pub use crate::codec::Damaged;
+pub use crate::context::Context;
+pub use crate::db::{Action, LayerBlob};
+pub use crate::dir_writer::{Content, DirWriter};
+pub use crate::error::StoreError;
+pub use crate::filelist::{Entry, FileList, Kind, Mtime, compare_paths, join_path, split_path};
+pub use crate::layers::{Layer, Staging, open_beneath, open_dir};
+pub use crate::pattern::{IgnoreList, PatternError, Wildcard};
+pub use crate::scan::{hash_stream, scan_upper};
+pub use crate::store::Store;
+pub use crate::tree::{LinkLoop, Node, Tree, components, follow_links};

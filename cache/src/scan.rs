@@ -1,0 +1,244 @@
+//! What a step changed: an overlay upper directory read back as a file list.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use kiln_graph::{Algorithm, Digest, Hasher};
+use rayon::prelude::*;
+
+use crate::error::StoreError;
+use crate::filelist::{Entry, FileList, Kind};
+use crate::layers::{open_beneath, open_dir};
+use crate::tree::Tree;
+use crate::walk::{Found, Step, WalkError, entry_of, stat_at, walk};
+use crate::xattrs;
+
+/// Reads an upper directory; `below` is what lay under it.
+///
+/// Left out is what overlay copied up without a change: directories that differ in time only,
+/// and files that differ in nothing. Kept are the parents of everything that is listed.
+pub fn scan_upper(dir: &Path, below: &Tree) -> Result<FileList, StoreError> {
+    let root = open_dir(dir).map_err(StoreError::io("open", dir))?;
+    let mut entries = read_entries(&root).map_err(|error| {
+        let path = dir.join(String::from_utf8_lossy(&error.path).as_ref());
+        StoreError::Io {
+            what: "read",
+            path,
+            source: error.source,
+        }
+    })?;
+    hash_files(&root, &mut entries).map_err(StoreError::io("read", dir))?;
+    Ok(FileList::new(changed_entries(entries, below)))
+}
+
+/// Hashes a stream with BLAKE3 and returns its length and digest.
+pub fn hash_stream(mut stream: impl io::Read) -> io::Result<(u64, Digest)> {
+    let mut hasher = Hasher::new(Algorithm::Blake3);
+    let mut buffer = vec![0; 128 * 1024];
+    let mut size = 0;
+    loop {
+        let n = match stream.read(&mut buffer) {
+            Ok(0) => return Ok((size, hasher.finish())),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(&buffer[..n]);
+        size += n as u64;
+    }
+}
+
+/// What stands for the content of a file until it is hashed.
+fn unhashed(size: u64) -> Kind {
+    Kind::File {
+        size,
+        digest: Digest::new(Algorithm::Blake3, [0; 32]),
+    }
+}
+
+/// Reads all entries, the root's own first.
+fn read_entries(root: &OwnedFd) -> Result<Vec<Entry>, WalkError> {
+    let at_root = |source: io::Error| WalkError {
+        path: Vec::new(),
+        source,
+    };
+    // The first path of every file that has several names.
+    let mut links = HashMap::new();
+    let dot = CString::from(c".");
+    let stat = stat_at(root, &dot).map_err(|error| at_root(error.into()))?;
+    let parent = std::os::fd::AsFd::as_fd(root);
+    let found = Found {
+        path: b"",
+        parent,
+        name: &dot,
+        stat: &stat,
+    };
+    let mut entries: Vec<Entry> = read_entry(&found, &mut links)
+        .map_err(at_root)?
+        .into_iter()
+        .collect();
+    let dir = crate::walk::open_sub(root, &dot).map_err(at_root)?;
+    walk(dir, b"", &mut |found: &Found<'_>| {
+        let failed = |source| WalkError {
+            path: found.path.to_vec(),
+            source,
+        };
+        entries.extend(read_entry(found, &mut links).map_err(failed)?);
+        Ok::<_, WalkError>(Step::Into)
+    })?;
+    Ok(entries)
+}
+
+fn read_entry(found: &Found<'_>, links: &mut HashMap<u64, Vec<u8>>) -> io::Result<Option<Entry>> {
+    let stat = found.stat;
+    let entry = entry_of(found, || {
+        if stat.stx_nlink < 2 {
+            return Ok(unhashed(stat.stx_size));
+        }
+        Ok(match links.get(&stat.stx_ino) {
+            Some(first) => Kind::Hardlink {
+                target: first.clone(),
+            },
+            None => {
+                links.insert(stat.stx_ino, found.path.to_vec());
+                unhashed(stat.stx_size)
+            }
+        })
+    })?;
+    let Some(mut entry) = entry else {
+        return Ok(None);
+    };
+    if entry.kind == (Kind::CharDevice { major: 0, minor: 0 }) {
+        return Ok(Some(Entry::whiteout(found.path)));
+    }
+    let (xattrs, opaque) = xattrs::read(found.parent, found.name)?;
+    entry.xattrs = xattrs;
+    if entry.is_dir() {
+        entry.kind = Kind::Dir { opaque };
+    }
+    Ok(Some(entry))
+}
+
+fn hash_files(root: &OwnedFd, entries: &mut [Entry]) -> io::Result<()> {
+    entries.par_iter_mut().try_for_each(|entry| {
+        if let Kind::File { size, digest } = &mut entry.kind {
+            let file: File = open_beneath(root, &entry.path)?;
+            (*size, *digest) = hash_stream(file)?;
+        }
+        Ok(())
+    })
+}
+
+/// Drops what is as it was below, keeps the parents of the rest.
+fn changed_entries(entries: Vec<Entry>, below: &Tree) -> Vec<Entry> {
+    let linked: HashSet<Vec<u8>> = entries
+        .iter()
+        .filter_map(|entry| match &entry.kind {
+            Kind::Hardlink { target } => Some(target.clone()),
+            _ => None,
+        })
+        .collect();
+    let mut kept: Vec<Entry> = Vec::new();
+    // Backwards, because a directory comes before what it holds.
+    for entry in entries.into_iter().rev() {
+        let is_parent = kept
+            .last()
+            .is_some_and(|last| is_above(&entry.path, &last.path));
+        let is_new = linked.contains(&entry.path) || !is_unchanged(&entry, below);
+        if is_new || is_parent && !entry.path.is_empty() {
+            kept.push(entry);
+        }
+    }
+    kept
+}
+
+fn is_above(parent: &[u8], path: &[u8]) -> bool {
+    path.strip_prefix(parent)
+        .is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+fn is_unchanged(entry: &Entry, below: &Tree) -> bool {
+    let Some(lower) = below.get(&entry.path) else {
+        // A whiteout of nothing, or the root of an image that says nothing of its root.
+        let is_plain_root = entry.path.is_empty() && entry.same_content(&Entry::dir(b""));
+        return entry.kind == Kind::Whiteout || is_plain_root;
+    };
+    match entry.kind {
+        Kind::Hardlink { .. } => false,
+        Kind::Dir { opaque: true } => false,
+        Kind::Dir { .. } => entry.same_content(&as_plain_dir(lower.entry)),
+        _ => entry.same_content(lower.entry) && entry.mtime == lower.entry.mtime,
+    }
+}
+
+/// Whether a lower directory is opaque says nothing about the merged one.
+fn as_plain_dir(entry: &Entry) -> Entry {
+    let mut entry = entry.clone();
+    if entry.is_dir() {
+        entry.kind = Kind::Dir { opaque: false };
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn paths(list: &FileList) -> Vec<String> {
+        list.entries()
+            .iter()
+            .map(|e| String::from_utf8_lossy(&e.path).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn what_did_not_change_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::create_dir_all(dir.path().join("untouched")).unwrap();
+        fs::write(dir.path().join("a/b/same"), "x").unwrap();
+        let below = scan_upper(dir.path(), &Tree::default()).unwrap();
+        fs::write(dir.path().join("a/new"), "y").unwrap();
+        let list = scan_upper(dir.path(), &Tree::new(vec![Arc::new(below)])).unwrap();
+        assert_eq!(paths(&list), ["a", "a/new"]);
+    }
+
+    #[test]
+    fn a_touched_file_is_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), "x").unwrap();
+        let below = scan_upper(dir.path(), &Tree::default()).unwrap();
+        let file = File::options()
+            .write(true)
+            .open(dir.path().join("f"))
+            .unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let list = scan_upper(dir.path(), &Tree::new(vec![Arc::new(below.clone())])).unwrap();
+        assert!(paths(&list).contains(&"f".to_owned()));
+        assert_eq!(
+            list.get(b"f").map(|e| &e.kind),
+            below.get(b"f").map(|e| &e.kind)
+        );
+    }
+
+    #[test]
+    fn names_of_one_file_stay_together() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("one"), "x").unwrap();
+        fs::hard_link(dir.path().join("one"), dir.path().join("two")).unwrap();
+        let list = scan_upper(dir.path(), &Tree::default()).unwrap();
+        let link = Kind::Hardlink {
+            target: b"one".to_vec(),
+        };
+        assert_eq!(list.get(b"two").map(|e| &e.kind), Some(&link));
+    }
+}

@@ -1,0 +1,173 @@
+//! The stat table of a build context: what a file's content was when it last looked like this.
+//!
+//! As git's index does, a row trusts inode, size, and both times. A file that changed within
+//! [`RACY_NS`] of being hashed gets no row: it could change again without looking different.
+//!
+//! # Format on disk, version 1
+//!
+//! ```text
+//! "kiln stat 1\n"  count  (path inode size mtime-s mtime-ns ctime-s ctime-ns digest)*
+//! ```
+//!
+//! Numbers and strings are as in file lists. A table that does not parse counts as empty.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use kiln_graph::Digest;
+use rustix::fs::Statx;
+
+use crate::codec::{Damaged, Reader, put_bytes, put_number, put_signed};
+use crate::error::StoreError;
+use crate::store::write_atomically;
+
+const MAGIC: &[u8] = b"kiln stat 1\n";
+
+/// Files changed less than this many nanoseconds before they were hashed are hashed again.
+const RACY_NS: i128 = 50_000_000;
+
+/// What a file looks like without being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    inode: u64,
+    size: u64,
+    mtime: (i64, u32),
+    ctime: (i64, u32),
+}
+
+impl Look {
+    pub(crate) fn of(stat: &Statx) -> Self {
+        Self {
+            inode: stat.stx_ino,
+            size: stat.stx_size,
+            mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            ctime: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+        }
+    }
+
+    /// Returns true if the file last changed well before `now_ns`, in nanoseconds since 1970.
+    pub(crate) fn is_settled(&self, now_ns: i128) -> bool {
+        let ns = |(s, ns): (i64, u32)| i128::from(s) * 1_000_000_000 + i128::from(ns);
+        ns(self.ctime).max(ns(self.mtime)) + RACY_NS < now_ns
+    }
+}
+
+/// The rows of one context.
+#[derive(Debug, Default)]
+pub(crate) struct StatTable {
+    rows: HashMap<Vec<u8>, (Look, Digest)>,
+    changed: bool,
+}
+
+impl StatTable {
+    pub(crate) fn path(store_root: &Path, context: &Path) -> PathBuf {
+        let name = Digest::blake3(context.as_os_str().as_encoded_bytes()).hex();
+        store_root.join("contexts").join(name)
+    }
+
+    /// Reads a table; one that is missing or damaged is empty.
+    pub(crate) fn read(path: &Path) -> Self {
+        let Ok(bytes) = std::fs::read(path) else {
+            return Self::default();
+        };
+        Self::parse(&bytes).unwrap_or_default()
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Damaged> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(MAGIC.len())? != MAGIC {
+            return Err(Damaged { at: 0 });
+        }
+        let mut rows = HashMap::new();
+        for _ in 0..reader.number()? {
+            let path = reader.string()?;
+            let (inode, size) = (reader.number()?, reader.number()?);
+            let mtime = (reader.signed()?, reader.small()?);
+            let ctime = (reader.signed()?, reader.small()?);
+            rows.insert(
+                path,
+                (
+                    Look {
+                        inode,
+                        size,
+                        mtime,
+                        ctime,
+                    },
+                    reader.digest()?,
+                ),
+            );
+        }
+        Ok(Self {
+            rows,
+            changed: false,
+        })
+    }
+
+    /// Returns the digest of a file that still looks the same.
+    pub(crate) fn get(&self, path: &[u8], look: &Look) -> Option<Digest> {
+        self.rows
+            .get(path)
+            .filter(|(known, _)| known == look)
+            .map(|(_, digest)| *digest)
+    }
+
+    pub(crate) fn insert(&mut self, path: &[u8], look: Look, digest: Digest) {
+        self.rows.insert(path.to_vec(), (look, digest));
+        self.changed = true;
+    }
+
+    /// Writes the table if it changed.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), StoreError> {
+        if !self.changed {
+            return Ok(());
+        }
+        let mut out = MAGIC.to_vec();
+        put_number(&mut out, self.rows.len() as u64);
+        for (path, (look, digest)) in &self.rows {
+            put_bytes(&mut out, path);
+            put_number(&mut out, look.inode);
+            put_number(&mut out, look.size);
+            for (seconds, nanoseconds) in [look.mtime, look.ctime] {
+                put_signed(&mut out, seconds);
+                put_number(&mut out, nanoseconds.into());
+            }
+            out.extend_from_slice(digest.as_bytes());
+        }
+        write_atomically(path, &out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(size: u64, ctime: i64) -> Look {
+        Look {
+            inode: 1,
+            size,
+            mtime: (-3, 4),
+            ctime: (ctime, 6),
+        }
+    }
+
+    #[test]
+    fn a_row_holds_while_the_file_looks_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table");
+        let mut table = StatTable::default();
+        table.insert(b"a", look(7, 5), Digest::blake3("x"));
+        table.write(&path).unwrap();
+        let table = StatTable::read(&path);
+        assert_eq!(table.get(b"a", &look(7, 5)), Some(Digest::blake3("x")));
+        assert_eq!(table.get(b"a", &look(8, 5)), None);
+        assert_eq!(table.get(b"b", &look(7, 5)), None);
+        std::fs::write(&path, b"kiln stat 1\n\x05junk").unwrap();
+        assert_eq!(StatTable::read(&path).get(b"a", &look(7, 5)), None);
+    }
+
+    #[test]
+    fn a_file_that_just_changed_is_not_settled() {
+        assert!(!look(1, 100).is_settled(100_040_000_000));
+        assert!(look(1, 100).is_settled(100_060_000_000));
+    }
+}

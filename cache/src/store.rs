@@ -1,0 +1,214 @@
+//! The store: one root folder, shared by all kiln processes of a user.
+//!
+//! ```text
+//! version                 "kiln store 1"
+//! kiln.db                 SQLite in WAL mode: actions, layer blobs, references
+//! blobs/sha256/HEX        what registries know: configs, manifests, compressed layers
+//! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
+//! logs/HEX                output of a step, whole
+//! contexts/HEX            stat table of one build context
+//! tmp/SESSION/            what one process is writing; its lock file is held while it lives
+//! ```
+//!
+//! Invariants: content is immutable and appears by rename, complete; whatever a killed process
+//! left in `tmp` belongs to a session whose lock is free, and the next [`Store::open`] removes
+//! it. A database row may name content that is gone: that is a miss, never an error.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::db::Database;
+use crate::error::StoreError;
+
+/// First line of the `version` file.
+const VERSION: &str = "kiln store 1";
+
+/// A handle of the store; clones are cheap and share everything.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    session: Session,
+    db: Database,
+}
+
+/// The temporary folder of this process; removed when the last handle goes.
+#[derive(Debug)]
+struct Session {
+    dir: PathBuf,
+    next: AtomicU64,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store in `root`, makes it if missing, and removes what killed processes left.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        make_dir(root)?;
+        check_version(root)?;
+        for dir in ["blobs/sha256", "layers", "logs", "contexts", "tmp"] {
+            make_dir(&root.join(dir))?;
+        }
+        let session = Session::start(&root.join("tmp"))?;
+        let db = Database::open(&root.join("kiln.db"))?;
+        let root = root.to_owned();
+        Ok(Self {
+            inner: Arc::new(Inner { root, session, db }),
+        })
+    }
+
+    /// Returns the root folder.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// Returns this process's temporary folder.
+    pub(crate) fn temp_dir(&self) -> &Path {
+        &self.inner.session.dir
+    }
+
+    /// Returns a new path in this process's temporary folder; nothing is there yet.
+    pub fn temp_path(&self) -> PathBuf {
+        let number = self.inner.session.next.fetch_add(1, Ordering::Relaxed);
+        self.inner.session.dir.join(number.to_string())
+    }
+
+    pub(crate) fn db(&self) -> &Database {
+        &self.inner.db
+    }
+}
+
+impl Session {
+    /// Sweeping and starting hold one lock, so that no folder is swept before it is locked.
+    fn start(tmp: &Path) -> Result<Self, StoreError> {
+        let gate_path = tmp.join(".lock");
+        let gate = File::create(&gate_path).map_err(StoreError::io("write", &gate_path))?;
+        gate.lock().map_err(StoreError::io("lock", &gate_path))?;
+        sweep(tmp);
+        let dir = tempfile::Builder::new()
+            .prefix("s")
+            .tempdir_in(tmp)
+            .map_err(StoreError::io("write to", tmp))?
+            .keep();
+        let lock_path = dir.join("lock");
+        let lock = File::create(&lock_path).map_err(StoreError::io("write", &lock_path))?;
+        lock.lock().map_err(StoreError::io("lock", &lock_path))?;
+        Ok(Self {
+            dir,
+            next: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(error) = remove_tree(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "temporary folder stays");
+        }
+    }
+}
+
+/// Removes the folders of sessions that ended without doing so.
+fn sweep(tmp: &Path) {
+    let Ok(sessions) = fs::read_dir(tmp) else {
+        return;
+    };
+    for session in sessions.flatten().filter(|s| s.file_name() != ".lock") {
+        let path = session.path();
+        let dead = match File::open(path.join("lock")) {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => true,
+        };
+        if dead && let Err(error) = remove_tree(&path) {
+            tracing::warn!(path = %path.display(), %error, "leftover of a killed build stays");
+        }
+    }
+}
+
+/// Removes a tree, also below folders whose mode forbids it to their owner.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
+        .create(path)
+        .map_err(StoreError::io("make the folder", path))
+}
+
+fn check_version(root: &Path) -> Result<(), StoreError> {
+    let path = root.join("version");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim_end() == VERSION => Ok(()),
+        Ok(text) => {
+            let found = text.lines().next().unwrap_or_default().to_owned();
+            Err(StoreError::Version {
+                path: root.to_owned(),
+                found,
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write_atomically(&path, format!("{VERSION}\n").as_bytes())
+        }
+        Err(source) => Err(StoreError::Io {
+            what: "read",
+            path,
+            source,
+        }),
+    }
+}
+
+/// Writes a small file so that readers see the old content or the new one.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        io::Write::write_all(&mut file, content)?;
+        file.as_file().sync_data()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(StoreError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_session_is_swept_and_a_living_one_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let living = Store::open(root.path()).unwrap();
+        fs::write(living.temp_path(), "x").unwrap();
+        let dead = root.path().join("tmp/dead");
+        fs::create_dir_all(dead.join("deep")).unwrap();
+        fs::write(dead.join("lock"), "").unwrap();
+        let other = Store::open(root.path()).unwrap();
+        assert!(!dead.exists());
+        assert!(living.inner.session.dir.join("0").exists());
+        let dir = other.inner.session.dir.clone();
+        drop(other);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_newer_store_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("version"), "kiln store 99\n").unwrap();
+        let error = Store::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("kiln store 99"), "{error}");
+    }
+}
