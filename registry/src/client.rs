@@ -1,0 +1,92 @@
+//! The client: what its operations share.
+//!
+//! Owns the hosts that have been spoken to. The operations themselves are in `manifest`, `pull`
+//! and `push`, how a request is sent in `exchange`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::address;
+use crate::config::Config;
+use crate::credentials::Logins;
+use crate::error::RegistryError;
+use crate::host::Host;
+use crate::reference::Reference;
+use crate::tls::Trust;
+
+/// Speaks to registries. Clones share connections, tokens and permits.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    trust: Trust,
+    logins: Logins,
+    /// By name as it is connected to.
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    /// Who uploads what now: see [`Client::upload_lock`].
+    uploads: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Client {
+    /// Returns a client. Reads the certificate files that `config` names, connects to nothing.
+    pub fn new(config: Config) -> Result<Self, RegistryError> {
+        let trust = Trust::open(&config)?;
+        let logins = Logins::new(config.credentials.clone(), config.helper_timeout);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                trust,
+                logins,
+                hosts: Mutex::default(),
+                uploads: Mutex::default(),
+            }),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.shared.logins
+    }
+
+    /// Returns the host that serves a reference.
+    pub(crate) fn host_of(&self, reference: &Reference) -> Result<Arc<Host>, RegistryError> {
+        self.host(address::endpoint(reference.host()))
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Result<Arc<Host>, RegistryError> {
+        let mut hosts = self
+            .shared
+            .hosts
+            .lock()
+            .expect("no holder of this lock panics");
+        if let Some(host) = hosts.get(name) {
+            return Ok(host.clone());
+        }
+        let host = Arc::new(Host::open(self.config(), &self.shared.trust, name)?);
+        hosts.insert(name.to_owned(), host.clone());
+        Ok(host)
+    }
+
+    /// Returns the lock that keeps two tasks from uploading the same blob to the same repository.
+    pub(crate) fn upload_lock(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut uploads = self
+            .shared
+            .uploads
+            .lock()
+            .expect("no holder of this lock panics");
+        uploads.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = uploads.get(&key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        uploads.insert(key, Arc::downgrade(&lock));
+        lock
+    }
+}

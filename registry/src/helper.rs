@@ -1,0 +1,116 @@
+//! Credential helpers: programs named `docker-credential-NAME` that keep secrets elsewhere.
+//!
+//! The only place in this crate that starts a process. A helper has a bounded time and a bounded
+//! output, and is killed when it is no longer waited for. Only `get` is ever asked for.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+use crate::credentials::CredentialsError;
+use crate::error::clean;
+
+const MAX_OUTPUT: u64 = 1 << 20;
+/// What helpers print when they have nothing for a server.
+const NOT_FOUND: &str = "credentials not found";
+
+/// A helper's program and where to look for it.
+#[derive(Debug)]
+pub(crate) struct Helper<'a> {
+    program: String,
+    path: Option<&'a OsStr>,
+}
+
+/// What a helper knows.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct HelperAnswer {
+    #[serde(default)]
+    pub(crate) username: String,
+    pub(crate) secret: String,
+}
+
+impl<'a> Helper<'a> {
+    pub(crate) fn new(name: &str, path: Option<&'a OsStr>) -> Result<Self, CredentialsError> {
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if name.is_empty() || !name.bytes().all(is_word) {
+            return Err(CredentialsError::HelperName(name.to_owned()));
+        }
+        let program = format!("docker-credential-{name}");
+        Ok(Self { program, path })
+    }
+
+    /// Asks for the login at `server`; `None` if the helper has none.
+    pub(crate) async fn get(
+        &self,
+        server: &str,
+        timeout: Duration,
+    ) -> Result<Option<HelperAnswer>, CredentialsError> {
+        let Ok(outcome) = tokio::time::timeout(timeout, self.run(server)).await else {
+            let reason = format!("it gave no answer within {} s", timeout.as_secs_f32());
+            return Err(self.failure(reason));
+        };
+        let (is_success, stdout, stderr) = outcome?;
+        let said = String::from_utf8_lossy(&stdout);
+        if is_success {
+            // The parser's message could quote the secret.
+            let wrong = |_| self.failure("its answer is not the expected JSON".to_owned());
+            return serde_json::from_slice(&stdout).map(Some).map_err(wrong);
+        }
+        if said.contains(NOT_FOUND) {
+            return Ok(None);
+        }
+        let reason = format!("{said} {}", String::from_utf8_lossy(&stderr));
+        Err(self.failure(clean(&reason)))
+    }
+
+    async fn run(&self, server: &str) -> Result<(bool, Vec<u8>, Vec<u8>), CredentialsError> {
+        let failed = |error: std::io::Error| self.failure(error.to_string());
+        let mut child = self.start()?;
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        if let Some(mut stdin) = stdin {
+            // A helper need not read the name before it answers.
+            if let Err(error) = stdin.write_all(server.as_bytes()).await {
+                tracing::debug!(helper = self.program, %error, "it did not read its input");
+            }
+        }
+        let (stdout, stderr) = tokio::join!(read_all(stdout), read_all(stderr));
+        let status = child.wait().await.map_err(failed)?;
+        let (stdout, stderr) = (stdout.map_err(failed)?, stderr.map_err(failed)?);
+        Ok((status.success(), stdout, stderr))
+    }
+
+    fn start(&self) -> Result<Child, CredentialsError> {
+        let mut command = Command::new(&self.program);
+        if let Some(path) = self.path {
+            command.env("PATH", path);
+        }
+        command.arg("get").kill_on_drop(true);
+        command.stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                return CredentialsError::HelperMissing(self.program.clone());
+            }
+            self.failure(error.to_string())
+        })
+    }
+
+    fn failure(&self, reason: String) -> CredentialsError {
+        let name = self.program.clone();
+        CredentialsError::Helper { name, reason }
+    }
+}
+
+async fn read_all(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(MAX_OUTPUT).read_to_end(&mut out).await?;
+    }
+    Ok(out)
+}

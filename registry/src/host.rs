@@ -1,0 +1,152 @@
+//! One registry: its scheme, its connections, its permits, its tokens.
+//!
+//! A host lives as long as its client. It sends nothing by itself, but for the probe that finds
+//! out how an insecure host is spoken to.
+
+use std::time::Duration;
+
+use reqwest::{Client as Http, Url, redirect};
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::address::{Place, place};
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::error::RegistryError;
+use crate::tls::{HostCerts, Trust};
+
+/// How a host is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Security {
+    /// TLS, verified.
+    Verified,
+    /// TLS, not verified.
+    Unverified,
+    /// Plain HTTP.
+    Plain,
+    /// TLS, not verified, or else plain HTTP: found out by asking.
+    Either,
+}
+
+/// One registry, or one host that a registry sends us to.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) http: Http,
+    pub(crate) permits: Semaphore,
+    pub(crate) auth: Auth,
+    security: Security,
+    base: OnceCell<Url>,
+}
+
+impl Host {
+    pub(crate) fn open(config: &Config, trust: &Trust, name: &str) -> Result<Self, RegistryError> {
+        let certs = HostCerts::open(&config.certs_dirs, name)?;
+        let security = security(&config.insecure_hosts, name, certs.is_some());
+        let mut builder = Http::builder()
+            .user_agent(&config.user_agent)
+            .connect_timeout(config.connect_timeout)
+            // The start window of HTTP/2 makes large blobs slow, and small requests are few.
+            .http1_only()
+            .referer(false)
+            // Redirects are followed by hand, because of what they must not carry along.
+            .redirect(redirect::Policy::none())
+            .tcp_keepalive(Duration::from_secs(30));
+        if place(name) == Place::Loopback {
+            builder = builder.no_proxy();
+        }
+        builder = match security {
+            Security::Verified => trust.apply(builder, certs.unwrap_or_default()),
+            // Also for plain hosts: nothing but the caller's word vouches for them.
+            _ => builder.tls_danger_accept_invalid_certs(true),
+        };
+        let failed = |source| RegistryError::setup(format!("set up TLS for `{name}`"), source);
+        Ok(Self {
+            name: name.to_owned(),
+            http: builder.build().map_err(failed)?,
+            permits: Semaphore::new(config.concurrency.max(1)),
+            auth: Auth::default(),
+            security,
+            base: OnceCell::new(),
+        })
+    }
+
+    /// Returns the URL that `path` has at this host, below `/v2/`.
+    pub(crate) async fn url(&self, path: &str, timeout: Duration) -> Result<Url, RegistryError> {
+        let base = self
+            .base
+            .get_or_try_init(|| self.find_base(timeout))
+            .await?;
+        base.join(path)
+            .map_err(|source| RegistryError::setup(format!("form a URL for `{path}`"), source))
+    }
+
+    async fn find_base(&self, timeout: Duration) -> Result<Url, RegistryError> {
+        let scheme = match self.security {
+            Security::Verified | Security::Unverified => "https",
+            Security::Plain => "http",
+            Security::Either => {
+                let probe = self.http.get(format!("https://{}/v2/", self.name));
+                match probe.timeout(timeout).send().await {
+                    Ok(_) => "https",
+                    Err(error) => {
+                        let error = error.without_url();
+                        tracing::debug!(host = self.name, %error, "no TLS, trying plain HTTP");
+                        "http"
+                    }
+                }
+            }
+        };
+        let text = format!("{scheme}://{}/v2/", self.name);
+        text.parse()
+            .map_err(|source| RegistryError::setup(format!("use host `{}`", self.name), source))
+    }
+}
+
+/// Returns true if plain HTTP may be spoken to a host: on this machine, or by the caller's word.
+pub(crate) fn may_be_plain(config: &Config, name: &str) -> bool {
+    let security = security(&config.insecure_hosts, name, false);
+    matches!(security, Security::Plain | Security::Either)
+}
+
+/// Decides how a host is spoken to. See the crate's documentation.
+fn security(insecure_hosts: &[String], name: &str, has_certs: bool) -> Security {
+    for entry in insecure_hosts {
+        let (said, host) = if let Some(host) = entry.strip_prefix("http://") {
+            (Security::Plain, host)
+        } else if let Some(host) = entry.strip_prefix("https://") {
+            (Security::Unverified, host)
+        } else {
+            (Security::Either, entry.as_str())
+        };
+        if host.trim_end_matches('/').eq_ignore_ascii_case(name) {
+            return said;
+        }
+    }
+    if place(name) == Place::Loopback && !has_certs {
+        return Security::Plain;
+    }
+    Security::Verified
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_of_hosts() {
+        let insecure = ["lan:5000", "http://plain.lan", "https://tls.lan/"].map(str::to_owned);
+        for (name, has_certs, expected) in [
+            ("ghcr.io", false, Security::Verified),
+            ("localhost:5000", false, Security::Plain),
+            ("127.0.0.1:5000", false, Security::Plain),
+            ("[::1]:5000", false, Security::Plain),
+            ("127.0.0.1:5000", true, Security::Verified),
+            ("lan:5000", false, Security::Either),
+            ("lan", false, Security::Verified),
+            ("plain.lan", true, Security::Plain),
+            ("tls.lan", false, Security::Unverified),
+        ] {
+            assert_eq!(security(&insecure, name, has_certs), expected, "{name}");
+        }
+    }
+}
