@@ -1,0 +1,252 @@
+//! `COPY` and `ADD`: sources, destination, owner, permission bits.
+
+use kiln_graph::{
+    Copy, CopySource, InlineFile, Input, LocalSource, Meta, Op, Owner, Principal, VertexId,
+};
+
+use crate::compile::paths;
+use crate::compile::stage::StageBuild;
+use crate::diagnostic::Diagnostic;
+use crate::expand::Rules;
+use crate::heredoc::Heredoc;
+use crate::instruction::{CopyFiles, CopyKind, Step};
+use crate::lines::Word;
+use crate::plan::Origin;
+
+/// The name of the build context.
+const CONTEXT: &str = "context";
+
+impl StageBuild<'_, '_> {
+    pub(super) fn copy(
+        &mut self,
+        step: &Step,
+        files: &CopyFiles,
+        origin: Option<&Origin>,
+    ) -> Result<(), Diagnostic> {
+        let name = self.naming.of_words(&step.code, &self.state.env);
+        let sources = self.expand_all(&files.sources)?;
+        for (source, word) in sources.iter().zip(&files.sources) {
+            check_source(files.kind, source, word)?;
+        }
+        let destination = self.expand(&files.destination)?;
+        check_destination(files, &destination)?;
+        let chown = self.expand_option(files.chown.as_ref())?;
+        let chmod = self.expand_option(files.chmod.as_ref())?;
+        let mut copied = self.documents(&files.documents)?;
+        let mut inputs = vec![self.state.root];
+        if !sources.is_empty() {
+            inputs.push(self.copied_from(step, origin)?);
+            let paths = sources.iter().map(|source| CopySource::Path {
+                input: 1,
+                path: paths::clean(source),
+            });
+            copied.splice(0..0, paths);
+        }
+        let op = Copy {
+            sources: copied,
+            destination: paths::destination(&self.dir(), &destination),
+            owner: chown.as_deref().map(owner),
+            mode: mode(chmod.as_deref(), files.chmod.as_ref())?,
+            unpack: files.unpack,
+        };
+        let meta = self.meta(step, name);
+        let layer = self.add_layer(Op::Copy(op), inputs, meta);
+        let text = history(files, [chown, chmod], &sources, &destination);
+        self.record(step, text, Some(layer));
+        Ok(())
+    }
+
+    fn expand_option(&self, word: Option<&Word>) -> Result<Option<String>, Diagnostic> {
+        let text = word.map(|word| self.expand(word)).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    fn copied_from(&mut self, step: &Step, origin: Option<&Origin>) -> Result<Input, Diagnostic> {
+        match origin {
+            Some(origin) => self.source_root(step, origin),
+            None => Ok(Some(self.local(CONTEXT))),
+        }
+    }
+
+    /// Returns the vertex of a folder of the machine that builds.
+    pub(super) fn local(&mut self, name: &str) -> VertexId {
+        let shown = if name == CONTEXT {
+            "[internal] load build context".to_owned()
+        } else {
+            format!("[context {name}] load from client")
+        };
+        let meta = Meta {
+            name: shown,
+            ..Meta::default()
+        };
+        let name = name.to_owned();
+        self.build
+            .graph
+            .add(Op::Local(LocalSource { name }), vec![], meta)
+    }
+
+    fn documents(&self, documents: &[Heredoc]) -> Result<Vec<CopySource>, Diagnostic> {
+        documents
+            .iter()
+            .map(|document| self.document(document))
+            .collect()
+    }
+
+    fn document(&self, document: &Heredoc) -> Result<CopySource, Diagnostic> {
+        let announcement = &document.announcement;
+        let name = announcement.name.clone();
+        if name.contains('/') || name == "." || name == ".." {
+            let message = format!("a file cannot be named `{name}`");
+            return Err(Diagnostic::error(document.span, message)
+                .with_help("name the file in the destination"));
+        }
+        let mut content = document.content();
+        if announcement.expands {
+            let lookup = |name: &str| self.state.env.get(name).map(str::to_owned);
+            content = Rules::body().expand(&content, &lookup).map_err(|error| {
+                let message = format!("failed to process heredoc `{name}`: {error}");
+                Diagnostic::error(document.span, message)
+            })?;
+        }
+        Ok(CopySource::Inline(InlineFile {
+            path: name,
+            mode: 0o644,
+            content,
+        }))
+    }
+}
+
+fn check_source(kind: CopyKind, source: &str, word: &Word) -> Result<(), Diagnostic> {
+    if !is_remote(source) {
+        return Ok(());
+    }
+    let message = match kind {
+        CopyKind::Copy => format!("source can't be a URL for `COPY`: `{source}`"),
+        CopyKind::Add => format!("kiln does not build `ADD` of remote sources yet: `{source}`"),
+    };
+    Err(Diagnostic::error(word.span, message))
+}
+
+/// Returns true for URLs, and for `user@host:path` as git has it.
+fn is_remote(source: &str) -> bool {
+    let schemes = ["http://", "https://", "git://", "ssh://"];
+    if schemes.iter().any(|scheme| source.starts_with(scheme)) {
+        return true;
+    }
+    let Some((user, rest)) = source.split_once('@') else {
+        return false;
+    };
+    let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let host = rest.split_once(':').map_or("", |(host, _)| host);
+    !user.is_empty() && user.chars().all(belongs) && !host.is_empty() && host.chars().all(belongs)
+}
+
+fn check_destination(files: &CopyFiles, destination: &str) -> Result<(), Diagnostic> {
+    let is_directory = destination.ends_with('/')
+        || matches!(destination.rsplit('/').next(), Some("" | "." | ".."));
+    if files.sources.len() + files.documents.len() <= 1 || is_directory {
+        return Ok(());
+    }
+    let message = format!(
+        "when using `{}` with more than one source, the destination must be a directory and end \
+         with a /",
+        files.kind.name()
+    );
+    let help = format!("write `{destination}/`");
+    Err(Diagnostic::error(files.destination.span, message).with_help(help))
+}
+
+fn owner(text: &str) -> Owner {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    Owner {
+        user: principal(user),
+        group: group.map(principal),
+    }
+}
+
+fn principal(text: &str) -> Principal {
+    match text {
+        "" | "root" => Principal::Id(0),
+        text => text
+            .parse()
+            .map_or_else(|_| Principal::Name(text.to_owned()), Principal::Id),
+    }
+}
+
+fn mode(text: Option<&str>, word: Option<&Word>) -> Result<Option<u32>, Diagnostic> {
+    let (Some(text), Some(word)) = (text, word) else {
+        return Ok(None);
+    };
+    let is_octal = text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(mode) = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)
+        && mode <= 0o7777
+    {
+        return Ok(Some(mode));
+    }
+    let is_symbolic = text.starts_with(|c: char| "ugoa+-=".contains(c));
+    let message = if is_symbolic {
+        format!("kiln does not build symbolic `--chmod={text}` yet")
+    } else {
+        format!(
+            "invalid chmod parameter: `{text}`: it should be octal string and between 0 and 07777"
+        )
+    };
+    Err(Diagnostic::error(word.span, message))
+}
+
+fn history(
+    files: &CopyFiles,
+    [chown, chmod]: [Option<String>; 2],
+    sources: &[String],
+    destination: &str,
+) -> String {
+    let mut words = vec![files.kind.name().to_owned()];
+    words.extend(chown.map(|chown| format!("--chown={chown}")));
+    words.extend(chmod.map(|chmod| format!("--chmod={chmod}")));
+    words.extend_from_slice(sources);
+    let names = files
+        .documents
+        .iter()
+        .map(|document| &document.announcement.name);
+    words.extend(names.map(|name| format!("<<{name}")));
+    words.push(destination.to_owned());
+    words.join(" ") + " # buildkit"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remote_sources_are_recognised() {
+        for source in [
+            "http://x/y",
+            "https://x/y.git#main",
+            "git@github.com:a/b.git",
+            "ssh://git@x/y",
+        ] {
+            assert!(is_remote(source), "{source}");
+        }
+        for source in ["a@b", "dir/a@b:c", "github.com/a/b", "@x:y", "a:b"] {
+            assert!(!is_remote(source), "{source}");
+        }
+    }
+
+    #[test]
+    fn owners_are_numbers_or_names() {
+        let id = Principal::Id;
+        let name = |text: &str| Principal::Name(text.to_owned());
+        for (text, user, group) in [
+            ("1", id(1), None),
+            ("root", id(0), None),
+            ("a:b", name("a"), Some(name("b"))),
+            ("12:34", id(12), Some(id(34))),
+            (":5", id(0), Some(id(5))),
+        ] {
+            assert_eq!(owner(text), Owner { user, group }, "{text}");
+        }
+    }
+}

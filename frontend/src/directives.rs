@@ -1,0 +1,176 @@
+//! Parser directives: `# escape=`, `# syntax=`, `# check=` at the top of a Dockerfile.
+//!
+//! kiln is its own frontend: a `syntax` that names the usual Dockerfile frontend is accepted as
+//! built in, another one is refused. `check` only steers warnings and is accepted as it is.
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::reference::familiar;
+
+/// What the directives of a file say, and whether more can follow.
+#[derive(Debug)]
+pub(crate) struct Directives {
+    escape: char,
+    seen: Vec<&'static str>,
+    zone: Zone,
+}
+
+/// Which directives may still come.
+#[derive(Debug, PartialEq, Eq)]
+enum Zone {
+    Start,
+    All,
+    /// Behind `#!`, only `syntax` counts.
+    SyntaxOnly,
+    Over,
+}
+
+impl Default for Directives {
+    fn default() -> Self {
+        Self {
+            escape: '\\',
+            seen: Vec::new(),
+            zone: Zone::Start,
+        }
+    }
+}
+
+impl Directives {
+    /// Returns the escape character.
+    pub(crate) fn escape(&self) -> char {
+        self.escape
+    }
+
+    /// Reads a line, which stands at `start` of the file.
+    pub(crate) fn read(&mut self, line: &str, start: usize, diagnostics: &mut Vec<Diagnostic>) {
+        if self.zone == Zone::Over {
+            return;
+        }
+        if self.zone == Zone::Start && line.starts_with("#!") {
+            self.zone = Zone::SyntaxOnly;
+            return;
+        }
+        let Some((key, value)) = directive(line) else {
+            self.zone = Zone::Over;
+            return;
+        };
+        if self.zone == Zone::Start {
+            self.zone = Zone::All;
+        }
+        let span = Span::new(start, start + line.trim_end().len());
+        if self.seen.contains(&key) {
+            let message = format!("only one `{key}` parser directive can be used");
+            diagnostics.push(Diagnostic::error(span, message));
+            return;
+        }
+        self.seen.push(key);
+        diagnostics.extend(self.apply(key, value, span));
+    }
+
+    fn apply(&mut self, key: &str, value: &str, span: Span) -> Option<Diagnostic> {
+        match (key, value) {
+            ("escape", _) if self.zone == Zone::SyntaxOnly => None,
+            ("escape", "\\" | "`") => {
+                self.escape = value.chars().next().unwrap_or('\\');
+                None
+            }
+            ("escape", _) => {
+                let message = format!("invalid escape token `{value}` does not match ` or \\");
+                Some(Diagnostic::error(span, message))
+            }
+            ("syntax", _) if !is_built_in(value) => Some(foreign_syntax(value, span)),
+            _ => None,
+        }
+    }
+}
+
+/// Returns true if `syntax` (or `BUILDKIT_SYNTAX`) names the language that kiln speaks.
+pub(crate) fn is_built_in(syntax: &str) -> bool {
+    let name = syntax.split(' ').next().unwrap_or_default();
+    let name = familiar(name);
+    let repository = name.split(['@', ':']).next().unwrap_or_default();
+    matches!(
+        repository,
+        "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0"
+    )
+}
+
+fn foreign_syntax(value: &str, span: Span) -> Diagnostic {
+    let message = format!("kiln does not run external frontends, and `{value}` is one");
+    Diagnostic::error(span, message)
+        .with_help("kiln has the Dockerfile language built in: use `docker/dockerfile:1`")
+}
+
+fn directive(line: &str) -> Option<(&'static str, &str)> {
+    let (key, value) = line.strip_prefix('#')?.trim_start().split_once('=')?;
+    let key = key.trim_end().to_ascii_lowercase();
+    let value = value.trim();
+    let known = ["escape", "syntax", "check"]
+        .into_iter()
+        .find(|k| *k == key)?;
+    (!value.is_empty()).then_some((known, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> (char, Vec<String>) {
+        let (mut directives, mut diagnostics) = (Directives::default(), Vec::new());
+        for line in lines {
+            directives.read(line, 0, &mut diagnostics);
+        }
+        let messages = diagnostics.into_iter().map(|d| d.message).collect();
+        (directives.escape(), messages)
+    }
+
+    #[test]
+    fn directives_stand_at_the_top() {
+        for (lines, escape) in [
+            (&["# escape=`"][..], '`'),
+            (&["#Escape = ` "], '`'),
+            (
+                &[
+                    "# syntax=docker/dockerfile:1",
+                    "# check=skip=all",
+                    "# escape=`",
+                ],
+                '`',
+            ),
+            (&["# hello", "# escape=`"], '\\'),
+            (&["", "# escape=`"], '\\'),
+            (&["# other=1", "# escape=`"], '\\'),
+            (&["#!/usr/bin/env kiln", "# escape=`"], '\\'),
+        ] {
+            assert_eq!(read(lines), (escape, vec![]), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_directives_are_errors() {
+        for (lines, part) in [
+            (&["# escape=x"][..], "invalid escape token `x`"),
+            (&["# escape=\\", "# escape=`"], "only one `escape`"),
+            (&["# syntax=me/mine:1"], "`me/mine:1`"),
+            (&["#!/bin/x", "# syntax=me/mine:1"], "`me/mine:1`"),
+        ] {
+            let (_, messages) = read(lines);
+            assert_eq!(messages.len(), 1, "{lines:?}");
+            assert!(messages[0].contains(part), "{messages:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_frontend_is_built_in() {
+        for syntax in [
+            "docker/dockerfile",
+            "docker/dockerfile:1.7-labs",
+            "docker.io/docker/dockerfile:1@sha256:00",
+            "docker/dockerfile-upstream:master foo",
+            "dockerfile.v0",
+        ] {
+            assert!(is_built_in(syntax), "{syntax}");
+        }
+        assert!(!is_built_in("docker/dockerfile2:1"));
+        assert!(!is_built_in("example.com/docker/dockerfile:1"));
+    }
+}

@@ -1,0 +1,51 @@
+//! Dockerfile text to diagnostics, a graph and an image config; reads nothing by itself.
+//!
+//! ```text
+//!   text ──parse──> Dockerfile ──requirements──> images to resolve (the caller does that)
+//!                       └────────compile(images)──> graph, image config, history
+//!
+//!   lines        physical lines to logical lines with a way back to the file
+//!   words        a logical line to a name, flags and words
+//!   parse        logical lines to typed instructions
+//!   plan         what each stage stands on, and which stages count
+//!   compile      stages to vertices, config and history
+//!   expand       quotes, escapes and variables of a word
+//! ```
+//!
+//! The crate is pure: no file, no network, no clock, no environment. What is wrong with a
+//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render`] makes text of it.
+//! The language is that of BuildKit's frontend; where that is odd, this is odd in the same way.
+//! What kiln does not build yet is refused in a sentence, never left out in silence.
+//!
+//! Invariant: every vertex that makes files makes exactly one layer on top of its input 0, so an
+//! image's layers are those of its base and one for each of [`Compiled::steps`] that has a layer.
+
+mod compile;
+mod diagnostic;
+mod directives;
+mod env;
+mod expand;
+#[cfg(test)]
+mod fixtures;
+mod heredoc;
+mod instruction;
+mod lines;
+mod options;
+mod parse;
+mod plan;
+mod quote;
+mod reference;
+mod render;
+mod suggest;
+mod words;
+
+pub use crate::compile::compile;
+pub use crate::diagnostic::{Diagnostic, Severity, Span};
+pub use crate::instruction::{Dockerfile, StageOutline};
+pub use crate::options::{
+    Compiled, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache, Options,
+    ResolvedImage, StageInfo,
+};
+pub use crate::parse::parse;
+pub use crate::plan::requirements;
+pub use crate::render::render;

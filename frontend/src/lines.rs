@@ -1,0 +1,250 @@
+//! Physical lines to logical lines: comments, continuations, byte order mark, line ends.
+//!
+//! A logical line is one instruction as its parser reads it; it remembers where in the file each
+//! of its bytes stands. Heredoc bodies are read on demand, because only the instruction knows
+//! whether it has any. Directives are recognised here since they change how lines continue.
+
+use std::ops::Range;
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::directives::Directives;
+
+/// Longest physical line, without its line break.
+const MAX_LINE: usize = 65_535;
+
+/// A physical line with its line break.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Physical<'a> {
+    pub(crate) raw: &'a str,
+    pub(crate) start: usize,
+}
+
+impl<'a> Physical<'a> {
+    /// Returns the line without its line break.
+    pub(crate) fn content(self) -> &'a str {
+        self.raw.trim_end_matches(['\r', '\n'])
+    }
+
+    fn is_comment(self) -> bool {
+        self.content().trim_start().starts_with('#')
+    }
+
+    fn is_blank(self) -> bool {
+        self.content().trim_start().is_empty()
+    }
+
+    fn span(self) -> Span {
+        Span::new(self.start, self.start + self.content().len())
+    }
+}
+
+/// A piece of a logical line that stands in one piece in the file.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    logical: usize,
+    source: usize,
+}
+
+/// An instruction without its line breaks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Logical {
+    pub(crate) text: String,
+    pieces: Vec<Piece>,
+}
+
+/// A part of a logical line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) text: String,
+    pub(crate) span: Span,
+}
+
+impl Logical {
+    fn push(&mut self, text: &str, source: usize) {
+        let logical = self.text.len();
+        self.pieces.push(Piece { logical, source });
+        self.text.push_str(text);
+    }
+
+    /// Returns where `range` of the logical line stands in the file.
+    pub(crate) fn span(&self, range: Range<usize>) -> Span {
+        let start = self.source(range.start);
+        if range.is_empty() {
+            return Span::new(start, start);
+        }
+        Span::new(start, self.source(range.end - 1) + 1)
+    }
+
+    /// Returns the span of the whole line.
+    pub(crate) fn whole(&self) -> Span {
+        self.span(0..self.text.len())
+    }
+
+    /// Returns a part of the line as it stands.
+    pub(crate) fn word(&self, range: Range<usize>) -> Word {
+        Word {
+            text: self.text[range.clone()].to_owned(),
+            span: self.span(range),
+        }
+    }
+
+    fn source(&self, at: usize) -> usize {
+        let next = self.pieces.partition_point(|piece| piece.logical <= at);
+        // Of pieces that start at the same place only the last has text.
+        match next.checked_sub(1).and_then(|last| self.pieces.get(last)) {
+            Some(piece) => piece.source + (at - piece.logical),
+            None => at,
+        }
+    }
+}
+
+/// Reads the lines of a Dockerfile.
+pub(crate) struct Lines<'a> {
+    text: &'a str,
+    at: usize,
+    pub(crate) directives: Directives,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        let at = text.len() - text.trim_start_matches('\u{feff}').len();
+        Self {
+            text,
+            // Only one byte order mark is one.
+            at: at.min('\u{feff}'.len_utf8()),
+            directives: Directives::default(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// Returns where the next physical line starts.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Returns the next physical line as it stands.
+    pub(crate) fn physical(&mut self) -> Option<Physical<'a>> {
+        let rest = &self.text[self.at..];
+        if rest.is_empty() {
+            return None;
+        }
+        let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
+        let line = Physical {
+            raw: &rest[..length],
+            start: self.at,
+        };
+        self.at += length;
+        if line.raw.trim_end_matches('\n').len() > MAX_LINE {
+            let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
+            self.diagnostics
+                .push(Diagnostic::error(line.span(), message));
+        }
+        Some(line)
+    }
+
+    /// Returns the next instruction.
+    pub(crate) fn logical(&mut self) -> Option<Logical> {
+        loop {
+            let first = self.physical()?;
+            let content = first.content().trim_start();
+            let start = first.start + first.content().len() - content.len();
+            self.directives.read(content, start, &mut self.diagnostics);
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            return Some(self.continued(content, start));
+        }
+    }
+
+    fn continued(&mut self, first: &str, start: usize) -> Logical {
+        let mut logical = Logical::default();
+        let (text, mut goes_on) = self.without_continuation(first);
+        logical.push(text, start);
+        while goes_on {
+            let Some(line) = self.physical() else { break };
+            if line.is_comment() {
+                continue;
+            }
+            if line.is_blank() {
+                self.warn_of_blank(line);
+                continue;
+            }
+            let (text, more) = self.without_continuation(line.content());
+            logical.push(text, line.start);
+            goes_on = more;
+        }
+        logical
+    }
+
+    /// Cuts off the escape character at the end of a line, unless another one is before it.
+    fn without_continuation<'t>(&self, line: &'t str) -> (&'t str, bool) {
+        let escape = self.directives.escape();
+        let Some(cut) = line.trim_end_matches([' ', '\t']).strip_suffix(escape) else {
+            return (line, false);
+        };
+        if cut.ends_with(escape) {
+            return (line, false);
+        }
+        (cut, true)
+    }
+
+    fn warn_of_blank(&mut self, line: Physical<'_>) {
+        let message = "empty continuation line found in an instruction";
+        self.diagnostics
+            .push(Diagnostic::warning(line.span(), message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logical_lines(text: &str) -> Vec<String> {
+        let mut lines = Lines::new(text);
+        std::iter::from_fn(|| lines.logical())
+            .map(|line| line.text)
+            .collect()
+    }
+
+    #[test]
+    fn lines_continue_where_the_escape_character_says_so() {
+        for (text, expected) in [
+            ("A b\nC d", &["A b", "C d"][..]),
+            ("\u{feff}A\r\nB\r\n", &["A", "B"]),
+            ("  A \\  \n  b\\\n\tc", &["A   b\tc"]),
+            ("A \\\n# no\n  # no\n\n b", &["A  b"]),
+            ("A \\\\\nB", &["A \\\\", "B"]),
+            ("A \\", &["A "]),
+            ("# escape=`\nA `\nb\\\nC", &["A b\\", "C"]),
+            ("\n# escape=`\nA b\\\nC", &["A bC"]),
+            ("A # b", &["A # b"]),
+            ("\\\nA", &["A"]),
+        ] {
+            assert_eq!(logical_lines(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn spans_lead_back_to_the_file() {
+        let text = "# c\nRUN a \\\n  # x\n  bc d";
+        let line = Lines::new(text).logical().unwrap();
+        assert_eq!(line.text, "RUN a   bc d");
+        let at = line.text.find("bc").unwrap();
+        assert_eq!(&text[line.span(at..at + 2).range()], "bc");
+        assert_eq!(&text[line.whole().range()], &text[4..]);
+    }
+
+    #[test]
+    fn too_long_a_line_is_an_error() {
+        let text = format!(
+            "A {}\nB {}\n",
+            "x".repeat(MAX_LINE - 2),
+            "x".repeat(MAX_LINE - 1)
+        );
+        let mut lines = Lines::new(&text);
+        while lines.logical().is_some() {}
+        assert_eq!(lines.diagnostics.len(), 1);
+        assert_eq!(lines.diagnostics[0].span.unwrap().start, MAX_LINE + 1);
+    }
+}

@@ -1,0 +1,96 @@
+//! Diagnostics as text with source excerpts.
+//!
+//! Only formats: the file name is whatever the caller wants people to see, and nothing is read.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::diagnostic::{Diagnostic, Severity, Span};
+
+/// Returns `diagnostics` as text, each with an excerpt that names `file_name:line:column`.
+pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, color: bool) -> String {
+    let renderer = if color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    let rendered: Vec<String> = diagnostics
+        .iter()
+        .map(|diagnostic| renderer.render(&[report(diagnostic, file_name, text)]))
+        .collect();
+    let mut out = rendered.join("\n\n");
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn report<'a>(diagnostic: &'a Diagnostic, file_name: &'a str, text: &'a str) -> Group<'a> {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let mut group = Group::with_title(level.primary_title(&diagnostic.message));
+    if let Some(span) = diagnostic.span {
+        let annotation = AnnotationKind::Primary.span(within(span, text).range());
+        let snippet = Snippet::source(text).path(file_name);
+        group = group.element(snippet.annotation(annotation));
+    }
+    match &diagnostic.help {
+        Some(help) => group.element(Level::HELP.message(help)),
+        None => group,
+    }
+}
+
+/// Cuts a span down to `text`, so that a span of another text cannot bring the renderer down.
+fn within(span: Span, text: &str) -> Span {
+    let start = text.floor_char_boundary(span.start);
+    Span::new(start, text.ceil_char_boundary(span.end).max(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "FROM a\nRUUN x\n";
+
+    fn wrong() -> Diagnostic {
+        Diagnostic::error(Span::new(7, 11), "unknown instruction `RUUN`")
+            .with_help("did you mean `RUN`?")
+    }
+
+    #[test]
+    fn names_file_line_and_column() {
+        let out = render(&[wrong()], "Dockerfile", TEXT, false);
+        assert!(out.contains("Dockerfile:2:1"), "{out}");
+        assert!(out.contains("RUUN x"), "{out}");
+        assert!(out.contains("did you mean `RUN`?"), "{out}");
+        assert!(!out.contains('\u{1b}'), "{out}");
+    }
+
+    #[test]
+    fn colour_is_on_demand() {
+        assert!(render(&[wrong()], "Dockerfile", TEXT, true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn option_errors_have_no_excerpt() {
+        let out = render(
+            &[Diagnostic::option("no such stage")],
+            "Dockerfile",
+            TEXT,
+            false,
+        );
+        assert_eq!(out, "error: no such stage\n");
+    }
+
+    #[test]
+    fn spans_of_another_text_are_cut() {
+        let out = render(
+            &[Diagnostic::error(Span::new(90, 95), "x")],
+            "Dockerfile",
+            "é",
+            false,
+        );
+        assert!(out.contains("Dockerfile:1"), "{out}");
+    }
+}
