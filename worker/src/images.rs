@@ -1,0 +1,512 @@
+//! Images: from a reference to a manifest, and from blobs to unpacked layers.
+//!
+//! Resolving needs the manifest and the config only. A blob is fetched when somebody needs its
+//! bytes, a layer is unpacked when somebody needs its files: a base image whose files nobody
+//! reads is never downloaded.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::try_join_all;
+use kiln_cache::{BlobWriter, DirWriter, Layer, Store, StoreError, Tree, decompress};
+use kiln_graph::{
+    Algorithm, Descriptor, Digest, Encoder, Hasher, ImageConfig, Index, Manifest, MediaKind,
+    Platform,
+};
+use kiln_registry::{BlobSink, Client, Reference, choose_manifest};
+use kiln_solver::{Direction, Task, blocking};
+
+use crate::error::{UnpackError, WorkerError};
+use crate::snapshot::{Origin, Snapshot, SnapshotLayer, id_of};
+use crate::unpack::unpack_layer;
+
+/// Longest image config in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// Chunks in flight between a connection and the disk.
+const CHUNKS: usize = 32;
+
+/// Fetches and unpacks images; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Images {
+    store: Store,
+    client: Client,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    // Guards the table of locks: one for each blob or layer being made in this process.
+    flights: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    // Guards the layers whose lists were read already.
+    layers: Mutex<HashMap<Digest, Layer>>,
+}
+
+/// An image of one platform, its blobs still where they are.
+#[derive(Debug, Clone)]
+pub struct ResolvedImage {
+    /// Full name with tag: `docker.io/library/debian:bookworm`.
+    pub reference: String,
+    /// Digest of the platform's manifest.
+    pub manifest: Digest,
+    /// The config.
+    pub config: ImageConfig,
+    /// The layers as a chain.
+    pub snapshot: Snapshot,
+}
+
+impl Images {
+    /// Returns a fetcher into this store.
+    pub fn new(store: Store, client: Client) -> Self {
+        Self {
+            store,
+            client,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Finds the image that a reference names for a platform.
+    ///
+    /// A name that the store knows is taken from there; with `refresh` the registry is asked.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        refresh: bool,
+    ) -> Result<ResolvedImage, WorkerError> {
+        let name = reference.to_string();
+        let (descriptor, bytes) = self.top_manifest(reference, &name, refresh).await?;
+        let (descriptor, bytes) = match MediaKind::of(&descriptor.media_type) {
+            Some(MediaKind::Index) => {
+                let index: Index = parse(&name, "index", &bytes)?;
+                let chosen = choose_manifest(&index, platform)
+                    .map_err(|error| WorkerError::image(&name, error.to_string()))?;
+                let bytes = self.manifest_bytes(reference, chosen.digest).await?;
+                (chosen.clone(), bytes)
+            }
+            _ => (descriptor, bytes),
+        };
+        let manifest: Manifest = parse(&name, "manifest", &bytes)?;
+        if MediaKind::of(&manifest.config.media_type) != Some(MediaKind::Config) {
+            let why = format!("`{}` is not an image config", manifest.config.media_type);
+            return Err(WorkerError::image(&name, why));
+        }
+        let config = self.config(reference, &name, &manifest.config).await?;
+        let snapshot = chain(&name, &manifest, &config)?;
+        Ok(ResolvedImage {
+            reference: name,
+            manifest: descriptor.digest,
+            config,
+            snapshot,
+        })
+    }
+
+    async fn top_manifest(
+        &self,
+        reference: &Reference,
+        name: &str,
+        refresh: bool,
+    ) -> Result<(Descriptor, Vec<u8>), WorkerError> {
+        if !refresh
+            && let Some(descriptor) = self.store.reference(name)?
+            && let Some(bytes) = self.store.read_blob(&descriptor.digest)?
+        {
+            return Ok((descriptor, bytes));
+        }
+        let manifest = self
+            .client
+            .manifest(reference, reference.digest())
+            .await
+            .map_err(|source| WorkerError::Registry {
+                reference: name.to_owned(),
+                source,
+            })?;
+        self.store.put_blob(&manifest.bytes)?;
+        let descriptor = manifest.descriptor();
+        self.store.set_reference(name, &descriptor)?;
+        Ok((descriptor, manifest.bytes))
+    }
+
+    async fn manifest_bytes(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<Vec<u8>, WorkerError> {
+        if let Some(bytes) = self.store.read_blob(&digest)? {
+            return Ok(bytes);
+        }
+        let manifest = self.client.manifest(reference, Some(digest)).await;
+        let manifest = manifest.map_err(|source| registry(reference, source))?;
+        self.store.put_blob(&manifest.bytes)?;
+        Ok(manifest.bytes)
+    }
+
+    async fn config(
+        &self,
+        reference: &Reference,
+        name: &str,
+        descriptor: &Descriptor,
+    ) -> Result<ImageConfig, WorkerError> {
+        if descriptor.size > MAX_CONFIG {
+            return Err(WorkerError::image(name, "its config is too large"));
+        }
+        if let Some(bytes) = self.store.read_blob(&descriptor.digest)? {
+            return parse(name, "config", &bytes);
+        }
+        let mut sink = Memory(Vec::new());
+        let fetched = self
+            .client
+            .blob(reference, descriptor, &mut sink, &|_| ())
+            .await;
+        fetched.map_err(|source| registry(reference, source))?;
+        self.store.put_blob(&sink.0)?;
+        parse(name, "config", &sink.0)
+    }
+
+    /// Makes sure that a layer's blob is in the store.
+    pub async fn fetch_blob(&self, origin: &Origin, task: &Task) -> Result<(), WorkerError> {
+        let digest = origin.blob.digest;
+        let flight = self.flight(digest);
+        let _flying = flight.lock().await;
+        if self.store.has_blob(&digest) {
+            return Ok(());
+        }
+        let parse = |error| WorkerError::from((origin.reference.clone(), error));
+        let reference: Reference = origin.reference.parse().map_err(parse)?;
+        let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS);
+        let writer = self.store.write_blob()?;
+        let write = blocking(move || write_chunks(receiver, writer, digest));
+        let (id, total) = (digest.to_string(), Some(origin.blob.size));
+        let progress = |done| task.transfer(&id, Direction::Pull, done, total);
+        let fetch = async {
+            let mut sink = Channel(Some(sender));
+            self.client
+                .blob(&reference, &origin.blob, &mut sink, &progress)
+                .await
+        };
+        let (fetched, written) = futures_util::future::join(fetch, write).await;
+        // A full disk ends the fetch, too, and is what the user must hear of.
+        written?;
+        fetched.map_err(|source| registry(&reference, source))
+    }
+
+    /// Returns all layers of a snapshot, unpacked, lowest first.
+    pub async fn layers(
+        &self,
+        snapshot: &Snapshot,
+        task: &Task,
+    ) -> Result<Vec<Layer>, WorkerError> {
+        let chain = snapshot.layers();
+        let mut fetches = Vec::new();
+        for (at, layer) in chain.iter().enumerate() {
+            if let Some(origin) = &layer.origin
+                && self.unpacked(&chain[..at], layer)?.is_none()
+            {
+                fetches.push(self.fetch_blob(origin, task));
+            }
+        }
+        try_join_all(fetches).await?;
+        let mut layers: Vec<Layer> = Vec::with_capacity(chain.len());
+        for (at, layer) in chain.iter().enumerate() {
+            let found = self.unpacked(&chain[..at], layer)?;
+            let unpacked = match (found, &layer.origin) {
+                (Some(found), _) => found,
+                (None, Some(origin)) => {
+                    self.unpack(&chain[..at], &layers, layer, origin, task)
+                        .await?
+                }
+                (None, None) => {
+                    let what = format!("layer {} (it is missing)", layer.id);
+                    return Err(StoreError::Damaged { what }.into());
+                }
+            };
+            layers.push(unpacked);
+        }
+        Ok(layers)
+    }
+
+    /// Looks for the unpacked form of a layer on top of the layers below it.
+    fn unpacked(
+        &self,
+        below: &[SnapshotLayer],
+        layer: &SnapshotLayer,
+    ) -> Result<Option<Layer>, WorkerError> {
+        if let Some(found) = self.known(&layer.id)? {
+            return Ok(Some(found));
+        }
+        if layer.origin.is_none() {
+            return Ok(None);
+        }
+        if let Some(found) = self.known(&id_on(below, &layer.id))? {
+            return Ok(Some(found));
+        }
+        match self.store.layer_of_diff_id(&layer.id)? {
+            Some(id) => self.known(&id),
+            None => Ok(None),
+        }
+    }
+
+    fn known(&self, id: &Digest) -> Result<Option<Layer>, WorkerError> {
+        let layers = || {
+            self.shared
+                .layers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(layer) = layers().get(id) {
+            return Ok(Some(layer.clone()));
+        }
+        let Some(layer) = self.store.layer(id)? else {
+            return Ok(None);
+        };
+        layers().insert(*id, layer.clone());
+        Ok(Some(layer))
+    }
+
+    async fn unpack(
+        &self,
+        below: &[SnapshotLayer],
+        lower: &[Layer],
+        layer: &SnapshotLayer,
+        origin: &Arc<Origin>,
+        task: &Task,
+    ) -> Result<Layer, WorkerError> {
+        let flight = self.flight(layer.id);
+        let _flying = flight.lock().await;
+        if let Some(found) = self.unpacked(below, layer)? {
+            return Ok(found);
+        }
+        let tree = Tree::new(lower.iter().map(|layer| Arc::clone(&layer.list)).collect());
+        let (store, origin, diff_id) = (self.store.clone(), Arc::clone(origin), layer.id);
+        let (task, on_id) = (task.clone(), id_on(below, &layer.id));
+        blocking(move || {
+            let label = origin.blob.digest.to_string();
+            let size = origin.blob.size;
+            task.transfer(&label, Direction::Extract, 0, Some(size));
+            let layer = unpack_blob(&store, &origin, &tree, (diff_id, on_id))?;
+            task.transfer(&label, Direction::Extract, size, Some(size));
+            Ok(layer)
+        })
+        .await
+    }
+
+    /// Returns the lock under which a blob or layer is made.
+    fn flight(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self
+            .shared
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(flights.entry(digest).or_default())
+    }
+}
+
+/// The id of a layer whose unpacked form depends on what is below.
+fn id_on(below: &[SnapshotLayer], diff_id: &Digest) -> Digest {
+    let mut encoder = Encoder::new("layer on");
+    encoder.value(&id_of(below)).value(diff_id);
+    encoder.finish()
+}
+
+fn registry(reference: &Reference, source: kiln_registry::RegistryError) -> WorkerError {
+    WorkerError::Registry {
+        reference: reference.to_string(),
+        source,
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(
+    name: &str,
+    what: &str,
+    bytes: &[u8],
+) -> Result<T, WorkerError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| WorkerError::image(name, format!("its {what} is malformed: {error}")))
+}
+
+/// Pairs the layers of a manifest with the diff ids of the config.
+fn chain(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Snapshot, WorkerError> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        let (n, m) = (manifest.layers.len(), diff_ids.len());
+        let why = format!("its manifest has {n} layers, its config {m}");
+        return Err(WorkerError::image(name, why));
+    }
+    let mut layers = Vec::with_capacity(diff_ids.len());
+    for (id, blob) in diff_ids.iter().zip(&manifest.layers) {
+        let is_layer = matches!(
+            MediaKind::of(&blob.media_type),
+            Some(MediaKind::LayerTar | MediaKind::LayerGzip | MediaKind::LayerZstd)
+        );
+        if !is_layer {
+            let why = format!("kiln cannot read layers of type `{}`", blob.media_type);
+            return Err(WorkerError::image(name, why));
+        }
+        let origin = Origin {
+            reference: name.to_owned(),
+            blob: blob.clone(),
+        };
+        layers.push(SnapshotLayer {
+            id: *id,
+            origin: Some(Arc::new(origin)),
+            created: 0,
+        });
+    }
+    Ok(Snapshot::of_image(layers))
+}
+
+/// Unpacks a blob: one thread inflates and hashes, the other one writes files.
+fn unpack_blob(
+    store: &Store,
+    origin: &Origin,
+    below: &Tree,
+    (diff_id, on_id): (Digest, Digest),
+) -> Result<Layer, WorkerError> {
+    let failed = |source| WorkerError::Unpack {
+        layer: diff_id,
+        source,
+    };
+    let missing = || StoreError::Damaged {
+        what: format!("blob {}", origin.blob.digest),
+    };
+    let blob = store.open_blob(&origin.blob.digest)?.ok_or_else(missing)?;
+    let staging = store.stage_layer()?;
+    let dir = staging.fs_dir();
+    let open = |source| WorkerError::Io {
+        what: "open",
+        path: dir.clone(),
+        source,
+    };
+    let writer = DirWriter::new(&dir).map_err(open)?;
+    let (sender, receiver) = std::sync::mpsc::sync_channel(CHUNKS);
+    let (digest, unpacked) = std::thread::scope(|scope| {
+        let inflate = scope.spawn(move || inflate(blob, &sender));
+        let unpacked = unpack_layer(
+            Chunks {
+                receiver,
+                chunk: Vec::new(),
+                at: 0,
+            },
+            below,
+            writer,
+        );
+        (inflate.join(), unpacked)
+    });
+    let digest = digest.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // An archive that ends early is malformed because the blob was.
+    let digest = digest.map_err(failed)?;
+    let unpacked = unpacked.map_err(failed)?;
+    if digest != diff_id {
+        return Err(failed(UnpackError::WrongDigest {
+            expected: diff_id,
+            actual: digest,
+        }));
+    }
+    let id = if unpacked.used_below { on_id } else { diff_id };
+    Ok(staging.commit(&id, &Arc::new(unpacked.list))?)
+}
+
+/// Sends the uncompressed bytes of a blob and returns their SHA-256.
+fn inflate(
+    blob: std::fs::File,
+    sender: &std::sync::mpsc::SyncSender<Vec<u8>>,
+) -> Result<Digest, UnpackError> {
+    let mut stream = decompress(blob)?;
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    loop {
+        let mut chunk = vec![0; 256 * 1024];
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match stream.read(&mut chunk[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(UnpackError::Read(error)),
+            }
+        }
+        chunk.truncate(filled);
+        if chunk.is_empty() {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&chunk);
+        // The other side gave up and says why.
+        if sender.send(chunk).is_err() {
+            return Ok(hasher.finish());
+        }
+    }
+}
+
+/// Reads what [`inflate`] sends.
+struct Chunks {
+    receiver: std::sync::mpsc::Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.chunk.len() {
+            let Ok(chunk) = self.receiver.recv() else {
+                return Ok(0);
+            };
+            (self.chunk, self.at) = (chunk, 0);
+        }
+        let n = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+/// Keeps a small blob in memory.
+struct Memory(Vec<u8>);
+
+impl BlobSink for Memory {
+    async fn write(&mut self, chunk: bytes::Bytes) -> io::Result<()> {
+        self.0.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Hands chunks to the thread that writes them.
+struct Channel(Option<tokio::sync::mpsc::Sender<bytes::Bytes>>);
+
+impl BlobSink for Channel {
+    async fn write(&mut self, chunk: bytes::Bytes) -> io::Result<()> {
+        let closed = || io::Error::other("the blob could not be written");
+        let sender = self.0.as_ref().ok_or_else(closed)?;
+        sender.send(chunk).await.map_err(|_| closed())
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        self.0 = None;
+        Ok(())
+    }
+}
+
+/// Writes chunks to a blob and makes it visible if it is the right one.
+///
+/// A fetch that failed closes the channel early: the digest is wrong then, and the caller
+/// reports the fetch.
+fn write_chunks(
+    mut receiver: tokio::sync::mpsc::Receiver<bytes::Bytes>,
+    mut writer: BlobWriter,
+    digest: Digest,
+) -> Result<(), StoreError> {
+    while let Some(chunk) = receiver.blocking_recv() {
+        writer.write_all(&chunk).map_err(|source| StoreError::Io {
+            what: "write",
+            path: digest.to_string().into(),
+            source,
+        })?;
+    }
+    match writer.commit(Some(&digest)) {
+        Ok(_) | Err(StoreError::WrongDigest { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,28 @@
+//! Gives the solver real hands: images, contexts, copies and steps.
+//!
+//! [`LocalWorker`] implements the solver's `Worker` with a store, registries and the runtime.
+//! It is the only crate that knows what an op does to files.
+//!
+//! ```text
+//!   image       reference -> manifest, config; blobs and files when somebody needs them
+//!   copy        select (pure) -> plan (pure) -> apply (disk) -> layer
+//!   exec        layers -> overlay -> process -> what it changed -> layer
+//! ```
+
+mod apply;
+mod error;
+mod images;
+mod plan;
+mod select;
+mod snapshot;
+mod step;
+mod unarchive;
+mod unpack;
+mod users;
+mod worker;
+
+pub use crate::error::{CopyError, UnpackError, WorkerError};
+pub use crate::images::{Images, ResolvedImage};
+pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
+pub use crate::step::StepSettings;
+pub use crate::worker::{LocalWorker, Parts};

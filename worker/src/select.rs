@@ -1,0 +1,295 @@
+//! Which files a COPY selects, and the digest of what they look like where they land.
+//!
+//! Rules, as BuildKit has them: a literal path must exist and its links are followed; a wildcard
+//! matches whole relative paths in order, is not looked for inside what matched, and may match
+//! nothing; what matched is followed if it is a link. Links inside a copied directory stay links.
+
+use std::collections::HashMap;
+
+use kiln_cache::{Entry, Kind, Node, Tree, Wildcard, components, join_path, split_path};
+use kiln_graph::{Copy, Encoder};
+
+use crate::error::CopyError;
+
+/// One path that a source stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selected {
+    /// The path by which it was found: gives the name at the destination.
+    pub(crate) path: Vec<u8>,
+    /// Where it really is.
+    pub(crate) real: Vec<u8>,
+}
+
+impl Selected {
+    /// Returns the last component of the name it was found by.
+    pub(crate) fn base_name(&self) -> &[u8] {
+        split_path(&self.path).1
+    }
+}
+
+/// Returns what `path` selects.
+pub(crate) fn select(tree: &Tree, path: &str) -> Result<Vec<Selected>, CopyError> {
+    let parts: Vec<&[u8]> = normalized(path);
+    let literal = parts
+        .iter()
+        .position(|part| is_wildcard(part))
+        .unwrap_or(parts.len());
+    let prefix = parts[..literal].join(&b'/');
+    if literal == parts.len() {
+        let real = tree.resolve(&prefix)?;
+        if !real.is_empty() && tree.get(&real).is_none() {
+            return Err(CopyError::NotFound {
+                path: path.to_owned(),
+                hint: None,
+            });
+        }
+        return Ok(vec![Selected { path: prefix, real }]);
+    }
+    let pattern = Wildcard::parse(&parts[literal..].join(&b'/'))?;
+    let root = tree.resolve(&prefix)?;
+    let mut found: Vec<Selected> = Vec::new();
+    // The last directory that matched: nothing is looked for inside it.
+    let mut matched: Option<Vec<u8>> = None;
+    for node in tree.below(&root) {
+        let path = &node.entry.path;
+        if matched.as_ref().is_some_and(|dir| is_below(path, dir)) {
+            continue;
+        }
+        let relative = if root.is_empty() {
+            path
+        } else {
+            &path[root.len() + 1..]
+        };
+        if pattern.matches(relative) {
+            if node.entry.is_dir() {
+                matched = Some(path.clone());
+            }
+            let real = tree.resolve(path)?;
+            found.push(Selected {
+                path: join_path(&prefix, relative),
+                real,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Splits a path into components, `..` taken back, never above the root.
+fn normalized(path: &str) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    for part in components(path.as_bytes()) {
+        if part == b".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// A backslash makes the next character ordinary, and is no wildcard by itself.
+fn is_wildcard(part: &[u8]) -> bool {
+    let mut bytes = part.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next();
+            }
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+pub(crate) fn is_below(path: &[u8], dir: &[u8]) -> bool {
+    dir.is_empty() && !path.is_empty()
+        || path
+            .strip_prefix(dir)
+            .is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+/// Writes what `op` can see of a selection: names, kinds, contents, and owners and modes as far
+/// as the op does not replace them. The metadata of a selected directory itself never lands.
+pub(crate) fn encode_selection(
+    encoder: &mut Encoder,
+    tree: &Tree,
+    selection: &[Selected],
+    op: &Copy,
+) {
+    encoder.number(selection.len() as u64);
+    for selected in selection {
+        // Names of one file are numbered in order of appearance.
+        let mut groups: HashMap<(usize, Vec<u8>), u64> = HashMap::new();
+        encoder.bytes(selected.base_name());
+        let below = tree.below(&selected.real);
+        encoder.number(below.len() as u64);
+        match tree.get(&selected.real) {
+            Some(node) if !node.entry.is_dir() => {
+                encoder.flag(false);
+                encode_node(encoder, tree, node, op, &mut groups);
+            }
+            _ => {
+                encoder.flag(true);
+            }
+        }
+        for node in below {
+            encoder.bytes(&node.entry.path[selected.real.len()..]);
+            encode_node(encoder, tree, node, op, &mut groups);
+        }
+    }
+}
+
+fn encode_node(
+    encoder: &mut Encoder,
+    tree: &Tree,
+    node: Node<'_>,
+    op: &Copy,
+    groups: &mut HashMap<(usize, Vec<u8>), u64>,
+) {
+    let file = tree.file_of(node);
+    let entry: &Entry = file.entry;
+    let kind = match &entry.kind {
+        // A directory that hides lower layers looks like any other.
+        Kind::Dir { .. } => &Kind::Dir { opaque: false },
+        kind => kind,
+    };
+    encoder.value(kind);
+    if matches!(entry.kind, Kind::File { .. }) {
+        let next = groups.len() as u64;
+        let group = *groups
+            .entry((file.layer, entry.path.clone()))
+            .or_insert(next);
+        encoder.number(group);
+    }
+    let keeps_mode = op.mode.is_none() || matches!(entry.kind, Kind::Symlink { .. });
+    encoder.number(if keeps_mode {
+        entry.mode.into()
+    } else {
+        u64::MAX
+    });
+    if op.owner.is_none() {
+        encoder.number(entry.uid.into()).number(entry.gid.into());
+    }
+    encoder.number(entry.xattrs.len() as u64);
+    for (name, value) in &entry.xattrs {
+        encoder.bytes(name).bytes(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kiln_cache::FileList;
+    use kiln_graph::Digest;
+
+    use super::*;
+
+    fn file(path: &str, content: &str) -> Entry {
+        let kind = Kind::File {
+            size: content.len() as u64,
+            digest: Digest::blake3(content),
+        };
+        Entry::root_owned(path.as_bytes(), kind, 0o644)
+    }
+
+    fn link(path: &str, target: &str) -> Entry {
+        let kind = Kind::Symlink {
+            target: target.as_bytes().to_vec(),
+        };
+        Entry::root_owned(path.as_bytes(), kind, 0o777)
+    }
+
+    fn tree(entries: Vec<Entry>) -> Tree {
+        Tree::new(vec![Arc::new(FileList::new(entries))])
+    }
+
+    fn names(tree: &Tree, path: &str) -> String {
+        let show = |s: &Selected| {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            format!("{}={}", text(&s.path), text(&s.real))
+        };
+        select(tree, path)
+            .unwrap()
+            .iter()
+            .map(show)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn literals_must_exist_and_wildcards_need_not() {
+        let tree = tree(vec![Entry::dir(b"d"), file("d/a", ""), link("l", "d/a")]);
+        assert_eq!(names(&tree, "/d/../l"), "l=d/a");
+        assert_eq!(names(&tree, "/"), "=");
+        assert_eq!(names(&tree, "/d/x*"), "");
+        assert!(matches!(
+            select(&tree, "/x"),
+            Err(CopyError::NotFound { .. })
+        ));
+    }
+
+    #[test]
+    fn wildcards_stop_at_what_matched() {
+        let entries = vec![
+            Entry::dir(b"d"),
+            Entry::dir(b"d/d1"),
+            file("d/d1/d2", ""),
+            link("d/dl", "d1"),
+            file("e", ""),
+        ];
+        let tree = tree(entries);
+        assert_eq!(names(&tree, "/d*"), "d=d");
+        assert_eq!(names(&tree, "d/d*"), "d/d1=d/d1 d/dl=d/d1");
+        assert_eq!(names(&tree, "*/d?/d[0-9]"), "d/d1/d2=d/d1/d2");
+    }
+
+    #[test]
+    fn the_digest_sees_what_lands_and_nothing_else() {
+        let plain = Copy {
+            sources: vec![],
+            destination: "/".to_owned(),
+            owner: None,
+            mode: None,
+            unpack: false,
+        };
+        let with_mode = Copy {
+            mode: Some(0o600),
+            ..plain.clone()
+        };
+        let digest = |entries: &[Entry], op: &Copy| {
+            let tree = tree(entries.to_vec());
+            let mut encoder = Encoder::new("test");
+            encode_selection(&mut encoder, &tree, &select(&tree, "/d").unwrap(), op);
+            encoder.finish()
+        };
+        let base = vec![Entry::dir(b"d"), file("d/a", "1"), file("other", "1")];
+        let change = |at: usize, f: fn(&mut Entry)| {
+            let mut entries = base.clone();
+            f(&mut entries[at]);
+            entries
+        };
+        let same = |entries: &[Entry], op: &Copy| digest(entries, op) == digest(&base, op);
+        assert!(same(&change(2, |e| e.mode = 0), &plain), "not selected");
+        assert!(
+            same(&change(0, |e| e.mode = 0o700), &plain),
+            "the directory itself"
+        );
+        assert!(same(&change(1, |e| e.mtime.seconds = 9), &plain), "time");
+        assert!(!same(&change(1, |e| e.mode = 0o600), &plain), "mode");
+        assert!(
+            same(&change(1, |e| e.mode = 0o600), &with_mode),
+            "a mode that is replaced"
+        );
+        assert!(
+            !same(&change(1, |e| e.path = b"d/b".to_vec()), &plain),
+            "name"
+        );
+        assert!(
+            !same(&change(1, |e| *e = file("d/a", "2")), &plain),
+            "content"
+        );
+        assert!(!same(&change(1, |e| e.uid = 1), &plain), "owner");
+    }
+}

@@ -1,0 +1,256 @@
+//! Running an exec vertex: overlay of the snapshot, the process, and what it changed.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_cache::{Layer, Staging, Store, Tree, scan_upper};
+use kiln_graph::{Digest, Exec, Network};
+use kiln_runtime::{Cancel, Exit, InlineFile, RunError, Sandbox, Step};
+use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
+
+use crate::error::WorkerError;
+
+/// Bytes of output kept for the message about a failing step.
+const TAIL: usize = 64 * 1024;
+
+/// What all steps of a build have in common.
+#[derive(Debug, Clone)]
+pub struct StepSettings {
+    /// Host name that steps see.
+    pub hostname: String,
+    /// Further lines of `/etc/hosts`: name, then address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Size of `/dev/shm` in bytes, if not the usual 64 MiB.
+    pub shm_size: Option<u64>,
+}
+
+/// Kills the step when the future that waits for it is dropped.
+struct KillOnDrop(Cancel);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Everything the blocking part of a step needs.
+struct Job {
+    store: Store,
+    sandbox: Arc<Sandbox>,
+    step: Step,
+    staging: Staging,
+    layers: Vec<Layer>,
+    key: Digest,
+    task: Task,
+}
+
+/// Runs a step on unpacked layers and returns the layer that it made.
+pub(crate) async fn run_step(
+    (store, sandbox, settings): (&Store, &Arc<Sandbox>, &StepSettings),
+    op: &Exec,
+    layers: Vec<Layer>,
+    key: &Digest,
+    task: &Task,
+) -> Result<Outcome<Digest>, WorkerError> {
+    let cancel = Cancel::new()?;
+    let guard = KillOnDrop(cancel.clone());
+    let staging = store.stage_layer()?;
+    let step = step_of(op, settings, &layers, &staging);
+    let (store, sandbox, task) = (store.clone(), Arc::clone(sandbox), task.clone());
+    let job = Job {
+        store,
+        sandbox,
+        step,
+        staging,
+        layers,
+        key: *key,
+        task,
+    };
+    let outcome = blocking(move || job.run(&cancel)).await;
+    drop(guard);
+    outcome
+}
+
+fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Staging) -> Step {
+    let file = |file: &kiln_graph::InlineFile| InlineFile {
+        path: file.path.clone(),
+        mode: file.mode,
+        content: file.content.clone().into_bytes(),
+    };
+    let lowers = layers
+        .iter()
+        .filter(|layer| !layer.list.is_empty())
+        .map(Layer::fs_dir);
+    Step {
+        lowers: lowers.collect(),
+        upper: staging.fs_dir(),
+        work: staging.work_dir(),
+        args: op.args.clone(),
+        env: op.env.iter().chain(&op.unkeyed_env).cloned().collect(),
+        cwd: op.cwd.clone(),
+        user: op.user.clone(),
+        network: match op.network {
+            Network::None => kiln_runtime::Network::None,
+            Network::Default | Network::Host => kiln_runtime::Network::Host,
+        },
+        hostname: settings.hostname.clone(),
+        extra_hosts: settings.extra_hosts.clone(),
+        files: op.files.iter().map(file).collect(),
+        shm_size: settings.shm_size,
+    }
+}
+
+impl Job {
+    fn run(self, cancel: &Cancel) -> Result<Outcome<Digest>, WorkerError> {
+        let below = Tree::new(
+            self.layers
+                .iter()
+                .map(|layer| Arc::clone(&layer.list))
+                .collect(),
+        );
+        prepare_root(&self.step.upper, &below)?;
+        let mut output = Output::new(&self.store, &self.task)?;
+        let result = self.sandbox.run(&self.step, cancel, &mut |stream, data| {
+            output.write(stream, data);
+        });
+        let log = self.store.log_path(&self.key);
+        let output = output.finish(&log)?;
+        let exit = match result {
+            Ok(outcome) => outcome.exit,
+            // As a shell would: no such program, or one that cannot be executed.
+            Err(error @ RunError::Exec { .. }) => {
+                let exit_code = error.exit_code();
+                return Ok(Outcome::Failed(failure(
+                    &self.step, &error, exit_code, output,
+                )));
+            }
+            Err(error @ RunError::User { .. }) => {
+                return Ok(Outcome::Failed(failure(&self.step, &error, None, output)));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if exit != Exit::Code(0) {
+            return Ok(Outcome::Failed(failed_step(&self.step, exit, output)));
+        }
+        let list = Arc::new(scan_upper(&self.step.upper, &below)?);
+        let id = list.content_id();
+        self.staging.commit(&id, &list)?;
+        Ok(Outcome::Done(id))
+    }
+}
+
+/// The root directory of an overlay is that of its upper layer.
+fn prepare_root(upper: &Path, below: &Tree) -> Result<(), WorkerError> {
+    let Some(node) = below.get(b"") else {
+        return Ok(());
+    };
+    let failed = |source| WorkerError::Io {
+        what: "prepare",
+        path: upper.to_owned(),
+        source,
+    };
+    chown(upper, Some(node.entry.uid), Some(node.entry.gid)).map_err(failed)?;
+    let mode = fs::Permissions::from_mode(node.entry.mode);
+    fs::set_permissions(upper, mode).map_err(failed)
+}
+
+fn command_of(step: &Step) -> String {
+    step.args.join(" ")
+}
+
+fn failed_step(step: &Step, exit: Exit, log_tail: Vec<u8>) -> StepFailure {
+    let (how, exit_code) = match exit {
+        Exit::Code(code) => (format!("exit code: {code}"), code),
+        // As a shell counts them.
+        Exit::Signal(signal) => (format!("killed by signal {signal}"), 128 + signal),
+    };
+    let command = command_of(step);
+    let message = format!("process \"{command}\" did not complete successfully: {how}");
+    StepFailure {
+        message,
+        exit_code: Some(exit_code),
+        log_tail,
+    }
+}
+
+fn failure(
+    step: &Step,
+    error: &RunError,
+    exit_code: Option<i32>,
+    log_tail: Vec<u8>,
+) -> StepFailure {
+    let mut why = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        why = format!("{why}: {source}");
+    }
+    let command = command_of(step);
+    let how = exit_code
+        .map(|code| format!("exit code: {code}: "))
+        .unwrap_or_default();
+    let message = format!("process \"{command}\" did not complete successfully: {how}{why}");
+    StepFailure {
+        message,
+        exit_code,
+        log_tail,
+    }
+}
+
+/// A step's output: shown as it comes, kept whole on disk, its end in memory.
+struct Output<'a> {
+    task: &'a Task,
+    path: PathBuf,
+    file: io::BufWriter<File>,
+    tail: Vec<u8>,
+    error: Option<io::Error>,
+}
+
+impl<'a> Output<'a> {
+    fn new(store: &Store, task: &'a Task) -> Result<Self, WorkerError> {
+        let path = store.temp_path();
+        let create = File::create_new(&path);
+        let failed = |source| WorkerError::Io {
+            what: "write",
+            path: path.clone(),
+            source,
+        };
+        let file = io::BufWriter::new(create.map_err(failed)?);
+        Ok(Self {
+            task,
+            path,
+            file,
+            tail: Vec::new(),
+            error: None,
+        })
+    }
+
+    fn write(&mut self, stream: kiln_runtime::Stream, data: &[u8]) {
+        let stream = match stream {
+            kiln_runtime::Stream::Stdout => Stream::Stdout,
+            kiln_runtime::Stream::Stderr => Stream::Stderr,
+        };
+        self.task.log(stream, data);
+        if let Err(error) = self.file.write_all(data) {
+            self.error.get_or_insert(error);
+        }
+        self.tail.extend_from_slice(data);
+        if self.tail.len() > 2 * TAIL {
+            self.tail.drain(..self.tail.len() - TAIL);
+        }
+    }
+
+    /// Moves the log beside the action and returns its end.
+    fn finish(mut self, log: &Path) -> Result<Vec<u8>, WorkerError> {
+        let flushed = self.error.take().map_or_else(|| self.file.flush(), Err);
+        let kept = flushed.and_then(|()| fs::rename(&self.path, log));
+        kept.map_err(|source| WorkerError::Io {
+            what: "write",
+            path: log.to_owned(),
+            source,
+        })?;
+        let from = self.tail.len().saturating_sub(TAIL);
+        Ok(self.tail.split_off(from))
+    }
+}

@@ -1,0 +1,500 @@
+//! The worker: keys, lookups and runs of vertices on one machine.
+//!
+//! Keys, by op (`H` hashes the canonical encoding, under the name of the op):
+//! - exec: `H(op, snapshot)`;
+//! - copy: `H(op, destination snapshot, what is selected as it will land)`;
+//! - make directory: `H(op, snapshot)`;
+//! - image, local: none; they are found anew each time, without reading any content.
+//!
+//! Every action's layer is content-addressed, so a step that ran again and changed nothing gives
+//! its followers the same key as before.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use kiln_cache::{Context, FileList, Kind, Layer, Mtime, Store, StoreError, Tree, Wildcard};
+use kiln_graph::{Copy, CopySource, Digest, Encoder, Graph, MakeDir, Op, Owner, Vertex};
+use kiln_runtime::Sandbox;
+use kiln_solver::{Outcome, Task, Worker, blocking};
+use tokio::sync::OnceCell;
+
+use crate::apply::{Source, SourceBytes, write_plan};
+use crate::error::{CopyError, WorkerError};
+use crate::images::{Images, ResolvedImage};
+use crate::plan::{Overrides, Plan};
+use crate::select::{Selected, encode_selection, select};
+use crate::snapshot::{Snapshot, Value};
+use crate::step::{StepSettings, run_step};
+use crate::unarchive::{may_be_archive, unpack_into};
+use crate::users::{Ids, needs_files, owner_of_user, resolve};
+
+/// Longest `/etc/passwd` or `/etc/group` that is read, in bytes.
+const MAX_USER_FILE: u64 = 10 << 20;
+
+/// How often a context is read again because a wildcard found a link to something else.
+const MAX_CONTEXT_ROUNDS: usize = 8;
+
+/// Works on vertices with this machine's store, sandbox and registries.
+#[derive(Debug)]
+pub struct LocalWorker {
+    store: Store,
+    images: Images,
+    sandbox: Arc<Sandbox>,
+    settings: StepSettings,
+    resolved: HashMap<Digest, ResolvedImage>,
+    contexts: HashMap<String, LocalContext>,
+}
+
+/// A context, and what of it the graph can select.
+#[derive(Debug)]
+struct LocalContext {
+    context: Arc<Context>,
+    paths: Vec<Vec<u8>>,
+    loaded: OnceCell<Source>,
+}
+
+/// The parts that a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Where images come from.
+    pub images: Images,
+    /// Where steps run.
+    pub sandbox: Arc<Sandbox>,
+    /// What steps have in common.
+    pub settings: StepSettings,
+    /// The images of the graph, by manifest.
+    pub resolved: HashMap<Digest, ResolvedImage>,
+    /// The contexts of the graph, by name.
+    pub contexts: HashMap<String, Context>,
+}
+
+impl LocalWorker {
+    /// Returns a worker for the vertices of a graph.
+    pub fn new(parts: Parts, graph: &Graph) -> Self {
+        let contexts = parts.contexts.into_iter().map(|(name, context)| {
+            let (paths, context) = (selected_paths(graph, &name), Arc::new(context));
+            (
+                name,
+                LocalContext {
+                    context,
+                    paths,
+                    loaded: OnceCell::new(),
+                },
+            )
+        });
+        Self {
+            contexts: contexts.collect(),
+            store: parts.store,
+            images: parts.images,
+            sandbox: parts.sandbox,
+            settings: parts.settings,
+            resolved: parts.resolved,
+        }
+    }
+
+    /// Returns what fetches blobs and unpacks layers.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    async fn source(&self, value: &Option<Value>, task: &Task) -> Result<Source, WorkerError> {
+        match value {
+            None => Ok(Source {
+                tree: Tree::default(),
+                bytes: SourceBytes::Layers(Arc::new([])),
+            }),
+            Some(Value::Snapshot(snapshot)) => {
+                let layers = self.images.layers(snapshot, task).await?;
+                let tree = tree_of(&layers);
+                Ok(Source {
+                    tree,
+                    bytes: SourceBytes::Layers(layers.into()),
+                })
+            }
+            Some(Value::Local(name)) => self.context(name).await,
+        }
+    }
+
+    async fn context(&self, name: &str) -> Result<Source, WorkerError> {
+        let missing = || WorkerError::image(name, "there is no build context of that name");
+        let local = self.contexts.get(name).ok_or_else(missing)?;
+        let load = || async {
+            let (store, context) = (self.store.clone(), Arc::clone(&local.context));
+            let paths = local.paths.clone();
+            blocking(move || load_context(&store, context, paths)).await
+        };
+        local.loaded.get_or_try_init(load).await.cloned()
+    }
+
+    /// Returns the sources of a copy, in the order of the vertex's inputs after the first.
+    async fn sources(
+        &self,
+        inputs: &[Option<Value>],
+        task: &Task,
+    ) -> Result<Vec<Source>, WorkerError> {
+        let mut sources = Vec::new();
+        for input in inputs.iter().skip(1) {
+            sources.push(self.source(input, task).await?);
+        }
+        Ok(sources)
+    }
+
+    async fn layers(&self, snapshot: &Snapshot, task: &Task) -> Result<Vec<Layer>, WorkerError> {
+        self.images.layers(snapshot, task).await
+    }
+}
+
+impl Worker for LocalWorker {
+    type Value = Value;
+    type Error = WorkerError;
+
+    async fn key(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Option<Value>],
+        task: &Task,
+    ) -> Result<Option<Digest>, WorkerError> {
+        let domain = match &vertex.op {
+            Op::Image(_) | Op::Local(_) => return Ok(None),
+            Op::Exec(_) => "exec",
+            Op::Copy(_) => "copy",
+            Op::MakeDir(_) => "make directory",
+        };
+        let mut encoder = Encoder::new(domain);
+        encoder.value(&vertex.op).value(&base_of(inputs).id());
+        let Op::Copy(op) = &vertex.op else {
+            return Ok(Some(encoder.finish()));
+        };
+        let (op, sources) = (op.clone(), self.sources(inputs, task).await?);
+        blocking(move || {
+            for (number, path) in paths_of(&op) {
+                let source = &sources[number];
+                let selection = select(&source.tree, path).map_err(|e| with_hint(e, source))?;
+                encode_selection(&mut encoder, &source.tree, &selection, &op);
+            }
+            Ok(Some(encoder.finish()))
+        })
+        .await
+    }
+
+    async fn lookup(
+        &self,
+        key: &Digest,
+        _vertex: &Vertex,
+        inputs: &[Option<Value>],
+        _task: &Task,
+    ) -> Result<Option<Value>, WorkerError> {
+        let Some(action) = self.store.action(key)? else {
+            return Ok(None);
+        };
+        if !self.store.has_layer(&action.layer) {
+            return Ok(None);
+        }
+        Ok(Some(Value::Snapshot(
+            base_of(inputs).with_layer(action.layer, action.created),
+        )))
+    }
+
+    async fn run(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Option<Value>],
+        key: Option<&Digest>,
+        task: &Task,
+    ) -> Result<Outcome<Value>, WorkerError> {
+        let started = Instant::now();
+        let base = base_of(inputs);
+        let key = key.copied().unwrap_or(vertex.digest);
+        let outcome = match &vertex.op {
+            Op::Image(op) => {
+                let missing = || WorkerError::image(&op.reference, "it was not resolved");
+                let image = self.resolved.get(&op.manifest).ok_or_else(missing)?;
+                return Ok(Outcome::Done(Value::Snapshot(image.snapshot.clone())));
+            }
+            Op::Local(op) => return Ok(Outcome::Done(Value::Local(op.name.as_str().into()))),
+            Op::Exec(op) => {
+                let layers = self.layers(&base, task).await?;
+                let parts = (&self.store, &self.sandbox, &self.settings);
+                run_step(parts, op, layers, &key, task).await?
+            }
+            Op::Copy(op) => {
+                let sources = self.sources(inputs, task).await?;
+                let job = CopyJob::new(&self.store, self.layers(&base, task).await?);
+                let op = op.clone();
+                Outcome::Done(blocking(move || job.copy(&op, &sources)).await?)
+            }
+            Op::MakeDir(op) => {
+                let job = CopyJob::new(&self.store, self.layers(&base, task).await?);
+                let op = op.clone();
+                Outcome::Done(blocking(move || job.make_dir(&op)).await?)
+            }
+        };
+        match outcome {
+            Outcome::Done(layer) => {
+                let name = &vertex.meta.name;
+                let action = self
+                    .store
+                    .record_action(&key, &layer, name, started.elapsed())?;
+                Ok(Outcome::Done(Value::Snapshot(
+                    base.with_layer(layer, action.created),
+                )))
+            }
+            Outcome::Failed(failure) => Ok(Outcome::Failed(failure)),
+        }
+    }
+}
+
+/// Returns the snapshot that a vertex works on.
+fn base_of(inputs: &[Option<Value>]) -> Snapshot {
+    let first = inputs.first().and_then(Option::as_ref);
+    first.and_then(Value::snapshot).cloned().unwrap_or_default()
+}
+
+fn tree_of(layers: &[Layer]) -> Tree {
+    Tree::new(layers.iter().map(|layer| Arc::clone(&layer.list)).collect())
+}
+
+/// Returns the sources of a copy that are paths: number of the source tree, and the path.
+fn paths_of(op: &Copy) -> impl Iterator<Item = (usize, &str)> {
+    op.sources.iter().filter_map(|source| match source {
+        CopySource::Path { input, path } => Some((input - 1, path.as_str())),
+        CopySource::Inline(_) => None,
+    })
+}
+
+/// Returns all paths that copies in the graph select in a context.
+fn selected_paths(graph: &Graph, context: &str) -> Vec<Vec<u8>> {
+    let mut paths = Vec::new();
+    for (_, vertex) in graph.vertices() {
+        let Op::Copy(op) = &vertex.op else { continue };
+        for (number, path) in paths_of(op) {
+            let input = vertex.inputs[number + 1].map(|id| &graph.vertex(id).op);
+            if matches!(input, Some(Op::Local(local)) if local.name == context) {
+                paths.push(path.as_bytes().to_vec());
+            }
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Reads what of a context can be selected, links that wildcards find included.
+fn load_context(
+    store: &Store,
+    context: Arc<Context>,
+    mut paths: Vec<Vec<u8>>,
+) -> Result<Source, WorkerError> {
+    for round in 0.. {
+        let list: Arc<FileList> = Arc::new(context.load(store, &paths)?);
+        let tree = Tree::new(vec![list]);
+        let mut missing = Vec::new();
+        for path in paths.iter().filter(|path| Wildcard::is_needed(path)) {
+            let found = select(&tree, &String::from_utf8_lossy(path))?;
+            let dangling = |s: &Selected| !s.real.is_empty() && tree.get(&s.real).is_none();
+            missing.extend(found.into_iter().filter(dangling).map(|s| s.real));
+        }
+        missing.retain(|path| !paths.contains(path));
+        if missing.is_empty() || round == MAX_CONTEXT_ROUNDS {
+            return Ok(Source {
+                tree,
+                bytes: SourceBytes::Context(context),
+            });
+        }
+        paths.append(&mut missing);
+    }
+    unreachable!("the loop ends by its own count")
+}
+
+/// Says which ignore pattern is to blame for a missing source.
+fn with_hint(error: CopyError, source: &Source) -> CopyError {
+    let (CopyError::NotFound { path, .. }, SourceBytes::Context(context)) = (&error, &source.bytes)
+    else {
+        return error;
+    };
+    let relative = path.trim_matches('/');
+    let line = context.ignore().excluded_by(relative.as_bytes());
+    let hint = line.map(|line| format!("it is excluded by line {line} of the ignore file"));
+    CopyError::NotFound {
+        path: path.clone(),
+        hint,
+    }
+}
+
+/// A file operation on top of unpacked layers.
+struct CopyJob {
+    store: Store,
+    layers: Vec<Layer>,
+}
+
+impl CopyJob {
+    fn new(store: &Store, layers: Vec<Layer>) -> Self {
+        Self {
+            store: store.clone(),
+            layers,
+        }
+    }
+
+    fn copy(&self, op: &Copy, sources: &[Source]) -> Result<Digest, WorkerError> {
+        let below = tree_of(&self.layers);
+        let owner = op
+            .owner
+            .as_ref()
+            .map(|owner| self.ids(owner, &below))
+            .transpose()?;
+        let mut plan = Plan::new(
+            &below,
+            Overrides {
+                owner,
+                mode: op.mode,
+            },
+            now(),
+        );
+        let spool = Spool::new(&self.store);
+        for source in &op.sources {
+            match source {
+                CopySource::Inline(file) => plan.copy_inline(file, &op.destination)?,
+                CopySource::Path { input, path } => {
+                    let number = input - 1;
+                    copy_path(&mut plan, op, (number, &sources[number]), path, &spool)?;
+                }
+            }
+        }
+        self.write(plan, sources)
+    }
+
+    fn make_dir(&self, op: &MakeDir) -> Result<Digest, WorkerError> {
+        let below = tree_of(&self.layers);
+        let owner = self.ids(&owner_of_user(&op.user), &below)?;
+        let overrides = Overrides {
+            owner: Some(owner),
+            mode: Some(op.mode),
+        };
+        let mut plan = Plan::new(&below, overrides, now());
+        plan.make_dir(&op.path)?;
+        self.write(plan, &[])
+    }
+
+    fn write(&self, plan: Plan<'_>, sources: &[Source]) -> Result<Digest, WorkerError> {
+        let planned = plan.finish();
+        let staging = self.store.stage_layer()?;
+        write_plan(&staging, &planned, sources)?;
+        let entries = planned.into_iter().map(|planned| planned.entry).collect();
+        let list = Arc::new(FileList::new(entries));
+        let id = list.content_id();
+        staging.commit(&id, &list)?;
+        Ok(id)
+    }
+
+    fn ids(&self, owner: &Owner, tree: &Tree) -> Result<Ids, WorkerError> {
+        if !needs_files(owner) {
+            return Ok(resolve(owner, "", "")?);
+        }
+        let passwd = self.user_file(tree, b"etc/passwd")?;
+        let group = self.user_file(tree, b"etc/group")?;
+        Ok(resolve(owner, &passwd, &group)?)
+    }
+
+    /// Reads a small text file of the image; anything that is not one counts as empty.
+    fn user_file(&self, tree: &Tree, path: &[u8]) -> Result<String, WorkerError> {
+        let path = tree.resolve(path).map_err(CopyError::from)?;
+        let Some(node) = tree.get(&path) else {
+            return Ok(String::new());
+        };
+        let file = tree.file_of(node);
+        if !matches!(file.entry.kind, Kind::File { size, .. } if size <= MAX_USER_FILE) {
+            return Ok(String::new());
+        }
+        let mut bytes = Vec::new();
+        let opened = self.layers[file.layer].open(&file.entry.path);
+        let read = opened.and_then(|file| file.take(MAX_USER_FILE).read_to_end(&mut bytes));
+        let path = String::from_utf8_lossy(&path).into_owned().into();
+        read.map_err(|source| WorkerError::Io {
+            what: "read",
+            path,
+            source,
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// A folder for what archives hold; gone when dropped.
+struct Spool(std::path::PathBuf);
+
+impl Spool {
+    fn new(store: &Store) -> Self {
+        Self(store.temp_path())
+    }
+
+    /// Returns a folder of its own for one archive.
+    fn folder(&self, archive: &str) -> Result<std::path::PathBuf, WorkerError> {
+        let path = self.0.join(Digest::blake3(archive).hex());
+        let failed = |source| WorkerError::Io {
+            what: "write",
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(&path).map_err(failed)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "unpacked files stay");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn copy_path(
+    plan: &mut Plan<'_>,
+    op: &Copy,
+    (number, source): (usize, &Source),
+    path: &str,
+    spool: &Spool,
+) -> Result<(), WorkerError> {
+    for selected in select(&source.tree, path).map_err(|e| with_hint(e, source))? {
+        let node = source.tree.get(&selected.real);
+        if let Some(node) = node.filter(|node| op.unpack && may_be_archive(node.entry)) {
+            let name = String::from_utf8_lossy(&selected.path).into_owned();
+            let opened = source.open(node);
+            let failed = |error| StoreError::Io {
+                what: "read",
+                path: name.clone().into(),
+                source: error,
+            };
+            let file = opened.map_err(failed)?;
+            let folder = spool.folder(&name)?;
+            if unpack_into(plan, (&name, file), &op.destination, &folder)? {
+                continue;
+            }
+        }
+        plan.copy((number, &source.tree), &selected, &op.destination)?;
+    }
+    // A wildcard that matched nothing still makes the destination.
+    if op.destination.ends_with('/') {
+        plan.make_dir(&op.destination)?;
+    }
+    Ok(())
+}
+
+/// The time that new directories get.
+fn now() -> Mtime {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    Mtime {
+        seconds,
+        nanoseconds: since.subsec_nanos(),
+    }
+}
