@@ -167,7 +167,7 @@ impl Credentials {
                 answer => return answer,
             }
         }
-        let whole = |entry: &&Inline| host.starts_with(&entry.host) && entry.path.is_empty();
+        let whole = |entry: &&Inline| entry.host == host && entry.path.is_empty();
         Ok(self.inline.iter().find(whole).map(|e| e.login.clone()))
     }
 
