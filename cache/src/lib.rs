@@ -29,8 +29,7 @@ mod walk;
 mod xattrs;
 
 pub use crate::archive::{
-    ArchiveError, Compression, MAX_NAME, MAX_PAX, TarEntry, TarKind, TarReader, decompress,
-    is_archive,
+    ArchiveError, TarEntry, TarKind, TarReader, decompress, is_archive,
 };
 pub use crate::blobs::BlobWriter;
 pub use crate::codec::Damaged;

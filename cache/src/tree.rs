@@ -70,7 +70,7 @@ impl Tree {
     pub fn below(&self, path: &[u8]) -> Vec<Node<'_>> {
         let mut merged: BTreeMap<Key<'_>, Node<'_>> = BTreeMap::new();
         for (at, list) in self.layers.iter().enumerate() {
-            if hides(list, path) || list.get(path).is_some_and(|entry| cuts(entry)) {
+            if hides(list, path) || list.get(path).is_some_and(cuts) {
                 merged.clear();
             }
             for entry in entries_below(list, path) {

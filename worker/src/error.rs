@@ -60,7 +60,7 @@ pub enum WorkerError {
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A source is not there.
-    #[error("`{path}`: not found{}", hint_of(hint))]
+    #[error("`{path}`: not found{}", hint_of(hint.as_deref()))]
     NotFound {
         /// The source as the Dockerfile has it.
         path: String,
@@ -113,10 +113,8 @@ pub enum CopyError {
     },
 }
 
-fn hint_of(hint: &Option<String>) -> String {
-    hint.as_ref()
-        .map(|hint| format!(" ({hint})"))
-        .unwrap_or_default()
+fn hint_of(hint: Option<&str>) -> String {
+    hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
 }
 
 /// Why an archive or layer was not unpacked.

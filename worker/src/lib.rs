@@ -24,5 +24,5 @@ mod worker;
 pub use crate::error::{CopyError, UnpackError, WorkerError};
 pub use crate::images::{Images, ResolvedImage};
 pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
-pub use crate::step::StepSettings;
+pub use crate::step::{LazySandbox, StepSettings};
 pub use crate::worker::{LocalWorker, Parts};

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use kiln_cache::{Layer, Staging, Store, Tree, scan_upper};
 use kiln_graph::{Digest, Exec, Network};
-use kiln_runtime::{Cancel, Exit, InlineFile, RunError, Sandbox, Step};
+use kiln_runtime::{Cancel, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
+use tokio::sync::OnceCell;
 
 use crate::error::WorkerError;
 
@@ -25,6 +26,39 @@ pub struct StepSettings {
     pub extra_hosts: Vec<(String, String)>,
     /// Size of `/dev/shm` in bytes, if not the usual 64 MiB.
     pub shm_size: Option<u64>,
+}
+
+/// The sandbox, made when the first step needs it: a build that runs nothing probes nothing.
+#[derive(Debug)]
+pub struct LazySandbox {
+    scratch: PathBuf,
+    privilege: Privilege,
+    made: OnceCell<Arc<Sandbox>>,
+}
+
+impl LazySandbox {
+    /// Returns a sandbox to be made, with a folder for its own files.
+    pub fn new(scratch: &Path, privilege: &Privilege) -> Self {
+        let (scratch, privilege) = (scratch.to_owned(), privilege.clone());
+        Self {
+            scratch,
+            privilege,
+            made: OnceCell::new(),
+        }
+    }
+
+    /// Returns the sandbox; what the kernel cannot do is said once.
+    async fn get(&self, task: &Task) -> Result<Arc<Sandbox>, RunError> {
+        let make = || async {
+            let (scratch, privilege) = (self.scratch.clone(), self.privilege.clone());
+            let sandbox = blocking(move || Sandbox::new(&scratch, &privilege)).await?;
+            for warning in sandbox.warnings() {
+                task.reporter().warn(warning.as_str());
+            }
+            Ok(Arc::new(sandbox))
+        };
+        self.made.get_or_try_init(make).await.cloned()
+    }
 }
 
 /// Kills the step when the future that waits for it is dropped.
@@ -49,17 +83,18 @@ struct Job {
 
 /// Runs a step on unpacked layers and returns the layer that it made.
 pub(crate) async fn run_step(
-    (store, sandbox, settings): (&Store, &Arc<Sandbox>, &StepSettings),
+    (store, sandbox, settings): (&Store, &LazySandbox, &StepSettings),
     op: &Exec,
     layers: Vec<Layer>,
     key: &Digest,
     task: &Task,
 ) -> Result<Outcome<Digest>, WorkerError> {
+    let sandbox = sandbox.get(task).await?;
     let cancel = Cancel::new()?;
     let guard = KillOnDrop(cancel.clone());
     let staging = store.stage_layer()?;
     let step = step_of(op, settings, &layers, &staging);
-    let (store, sandbox, task) = (store.clone(), Arc::clone(sandbox), task.clone());
+    let (store, task) = (store.clone(), task.clone());
     let job = Job {
         store,
         sandbox,

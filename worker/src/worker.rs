@@ -17,7 +17,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_cache::{Context, FileList, Kind, Layer, Mtime, Store, StoreError, Tree, Wildcard};
 use kiln_graph::{Copy, CopySource, Digest, Encoder, Graph, MakeDir, Op, Owner, Vertex};
-use kiln_runtime::Sandbox;
 use kiln_solver::{Outcome, Task, Worker, blocking};
 use tokio::sync::OnceCell;
 
@@ -27,7 +26,7 @@ use crate::images::{Images, ResolvedImage};
 use crate::plan::{Overrides, Plan};
 use crate::select::{Selected, encode_selection, select};
 use crate::snapshot::{Snapshot, Value};
-use crate::step::{StepSettings, run_step};
+use crate::step::{LazySandbox, StepSettings, run_step};
 use crate::unarchive::{may_be_archive, unpack_into};
 use crate::users::{Ids, needs_files, owner_of_user, resolve};
 
@@ -42,7 +41,7 @@ const MAX_CONTEXT_ROUNDS: usize = 8;
 pub struct LocalWorker {
     store: Store,
     images: Images,
-    sandbox: Arc<Sandbox>,
+    sandbox: Arc<LazySandbox>,
     settings: StepSettings,
     resolved: HashMap<Digest, ResolvedImage>,
     contexts: HashMap<String, LocalContext>,
@@ -64,7 +63,7 @@ pub struct Parts {
     /// Where images come from.
     pub images: Images,
     /// Where steps run.
-    pub sandbox: Arc<Sandbox>,
+    pub sandbox: Arc<LazySandbox>,
     /// What steps have in common.
     pub settings: StepSettings,
     /// The images of the graph, by manifest.
@@ -102,7 +101,7 @@ impl LocalWorker {
         &self.images
     }
 
-    async fn source(&self, value: &Option<Value>, task: &Task) -> Result<Source, WorkerError> {
+    async fn source(&self, value: Option<&Value>, task: &Task) -> Result<Source, WorkerError> {
         match value {
             None => Ok(Source {
                 tree: Tree::default(),
@@ -139,7 +138,7 @@ impl LocalWorker {
     ) -> Result<Vec<Source>, WorkerError> {
         let mut sources = Vec::new();
         for input in inputs.iter().skip(1) {
-            sources.push(self.source(input, task).await?);
+            sources.push(self.source(input.as_ref(), task).await?);
         }
         Ok(sources)
     }

@@ -11,7 +11,7 @@ const BUFFER: usize = 128 << 10;
 
 /// How bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+enum Compression {
     /// Not at all, or in a way that is not known.
     None,
     /// gzip, of one or more members.
@@ -26,7 +26,7 @@ pub enum Compression {
 
 impl Compression {
     /// Tells the compression by the first bytes; six are enough.
-    pub fn detect(first: &[u8]) -> Self {
+    fn detect(first: &[u8]) -> Self {
         match first {
             [0x1f, 0x8b, 0x08, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,

@@ -65,9 +65,9 @@ impl Records {
     fn take_all(&mut self, mut bytes: &[u8]) -> Result<(), Problem> {
         let n_before = self.xattrs.len();
         while !bytes.is_empty() {
-            let (key, value, rest) = split_record(bytes)?;
-            self.take(key, value)?;
-            bytes = rest;
+            let record = Record::first(bytes)?;
+            self.take(record.key, record.value)?;
+            bytes = record.rest;
         }
         if self.xattrs.len() > n_before {
             // Of several values the last one holds.
@@ -102,16 +102,32 @@ impl Records {
     }
 }
 
-/// Splits the first record off: key, value, rest.
-fn split_record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Problem> {
-    let split = || {
+/// A record, and what follows it.
+struct Record<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    fn first(bytes: &'a [u8]) -> Result<Self, Problem> {
+        Self::split(bytes).ok_or("a record of its extended header is malformed")
+    }
+
+    fn split(bytes: &'a [u8]) -> Option<Self> {
         let space = bytes.iter().take(8).position(|&b| b == b' ')?;
         let length = usize::try_from(decimal(&bytes[..space]).ok()?).ok()?;
         let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|&b| b == b'=')?;
-        (equals > 0).then(|| (&record[..equals], &record[equals + 1..], &bytes[length..]))
-    };
-    split().ok_or("a record of its extended header is malformed")
+        let equals = record
+            .iter()
+            .position(|&b| b == b'=')
+            .filter(|&at| at > 0)?;
+        Some(Self {
+            key: &record[..equals],
+            value: &record[equals + 1..],
+            rest: &bytes[length..],
+        })
+    }
 }
 
 fn optional<T>(

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 
 use super::*;
+use crate::filelist::Mtime;
 
 /// Runs a program that makes archives; tells whether it is here.
 fn run(program: &str, args: &[&str], dir: &Path, stdin: &str) -> bool {
@@ -295,13 +296,13 @@ fn global_headers_hold_until_an_entry_says_otherwise() {
 #[test]
 fn ustar_prefix_and_old_directories() {
     let prefixed = header(b"name", b'0', 0, |block| {
-        block[345..348].copy_from_slice(b"a/b")
+        block[345..348].copy_from_slice(b"a/b");
     });
     assert_eq!(one(&[prefixed]).0.path, b"a/b/name");
     let old = header(b"dir/", 0, 0, |block| block[257..265].fill(0));
     assert_eq!(one(&[old]).0.kind, TarKind::Dir);
     let link = header(b"h", b'1', 77, |block| {
-        block[157..160].copy_from_slice(b"f\0x")
+        block[157..160].copy_from_slice(b"f\0x");
     });
     let (entry, _) = one(&[link]);
     assert_eq!(

@@ -59,8 +59,8 @@ fn show(planned: &[Planned]) -> String {
     let one = |planned: &Planned| {
         let mut out = format!("{}:{:o}", text(&planned.entry.path), planned.entry.mode);
         match (&planned.entry.kind, &planned.bytes) {
-            (Kind::Hardlink { target }, _) => out += &format!("={}", text(target)),
-            (_, Bytes::Source { path, .. }) => out += &format!("<{}", text(path)),
+            (Kind::Hardlink { target }, _) => out.extend(["=", &text(target)]),
+            (_, Bytes::Source { path, .. }) => out.extend(["<", &text(path)]),
             _ => {}
         }
         out

@@ -1,0 +1,162 @@
+//! What was typed: clap structs, nothing resolved, nothing read.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds container images from Dockerfiles, without a daemon and without root.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Folder that keeps layers, blobs and the cache [default: $XDG_DATA_HOME/kiln, or
+    /// /var/lib/kiln for root]
+    #[arg(long, global = true, env = "KILN_ROOT", value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    /// Show an image of the local store: config, history, layers, files
+    Inspect(InspectArgs),
+    /// List the images of the local store
+    Images(ImagesArgs),
+}
+
+/// `kiln build`, with the names of `docker build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Folder that COPY and ADD take files from
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+    /// Name of the image, NAME[:TAG]; may be given several times
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) tag: Vec<String>,
+    /// Dockerfile [default: CONTEXT/Dockerfile]; `-` reads it from standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Set a build argument, NAME=VALUE; NAME alone takes the value from the environment
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_arg: Vec<String>,
+    /// Another context, NAME=FOLDER or NAME=docker-image://REFERENCE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Platform of the image, such as linux/arm64; several give one index
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
+    /// Add a label, NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Run every step again
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Run the steps of these stages again
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Ask the registry for base images that are known already
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Push the image to the registry of its name; the same as --output=type=registry
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Put the image into the local store; the same as --output=type=image
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Where the result goes: type=oci|docker|tar|local|image|registry,dest=PATH,…
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) output: Vec<String>,
+    /// Write the digest of the image to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what the build gave to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Network of RUN: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: String,
+    /// Add a line to /etc/hosts of RUN steps, HOST:IP
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// Size of /dev/shm of RUN steps, such as 128m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// How progress is shown
+    #[arg(
+        long,
+        value_name = "TYPE",
+        env = "BUILDKIT_PROGRESS",
+        default_value = "auto"
+    )]
+    pub(crate) progress: Progress,
+    /// Print only the digest of the image
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How many steps run at once [default: no limit]
+    #[arg(long, short, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// Print the graph instead of building
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) print: Option<Print>,
+    /// Registry that may be plain HTTP or have an unknown certificate
+    #[arg(long, value_name = "HOST")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Certificate authority to trust beside the system's, a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Vec<PathBuf>,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// `tty` on a terminal, else `plain`.
+    Auto,
+    /// One line an event.
+    Plain,
+    /// A picture that is drawn again and again.
+    Tty,
+    /// JSON lines, as BuildKit writes them.
+    Rawjson,
+    /// Nothing but errors.
+    #[value(alias = "none")]
+    Quiet,
+}
+
+/// What is printed instead of building.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Print {
+    /// The graph as JSON.
+    Graph,
+    /// The graph in the DOT language.
+    GraphDot,
+}
+
+/// `kiln inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Name of the image
+    pub(crate) name: String,
+    /// Platform, if the name stands for several images
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// List the files instead: mode, owner, size, path
+    #[arg(long)]
+    pub(crate) files: bool,
+}
+
+/// `kiln images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,5 @@
+//! The commands, one file each.
+
+pub(crate) mod build;
+pub(crate) mod images;
+pub(crate) mod inspect;

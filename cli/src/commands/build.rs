@@ -1,0 +1,321 @@
+//! `kiln build`: Dockerfile to graph, graph to layers, layers to wherever they go.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt as _;
+use futures_util::future::{join_all, try_join_all};
+use futures_util::stream::FuturesUnordered;
+use kiln_cache::Context;
+use kiln_exporter::{
+    ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
+};
+use kiln_frontend::{Compiled, Diagnostic, Dockerfile, Images, Options, render};
+use kiln_graph::{Digest, Platform, VertexId};
+use kiln_registry::Reference;
+use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
+use kiln_worker::{LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError};
+use tokio::sync::mpsc;
+
+use crate::excerpt;
+use crate::export::{push_names, push_progress};
+use crate::image::{self, Assembly};
+use crate::plan::BuildPlan;
+use crate::report::{Failure, FailureKind};
+use crate::session::Session;
+
+/// A platform's image, built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) platform: Platform,
+    pub(crate) assembly: Assembly,
+}
+
+/// A platform's graph, before anything ran.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) platform: Platform,
+    pub(crate) compiled: Compiled,
+    resolved: HashMap<Digest, ResolvedImage>,
+}
+
+/// A build that goes on: what all its parts share.
+#[derive(Debug)]
+pub(crate) struct Build<'a> {
+    pub(crate) plan: &'a BuildPlan,
+    pub(crate) session: &'a Session,
+    pub(crate) reporter: &'a Reporter,
+    pub(crate) color: bool,
+}
+
+impl Build<'_> {
+    /// Compiles the Dockerfile for every platform; asks registries for manifests only.
+    pub(crate) async fn prepare(&self) -> Result<Vec<Prepared>, Failure> {
+        let file = kiln_frontend::parse(&self.plan.dockerfile.text)
+            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+        try_join_all(
+            self.plan
+                .platforms
+                .iter()
+                .map(|p| self.prepare_one(&file, p)),
+        )
+        .await
+    }
+
+    async fn prepare_one(
+        &self,
+        file: &Dockerfile,
+        platform: &Platform,
+    ) -> Result<Prepared, Failure> {
+        let options = Options {
+            target_platform: platform.clone(),
+            ..self.plan.options.clone()
+        };
+        let requests = kiln_frontend::requirements(file, &options)
+            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+        let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
+        let (mut images, mut resolved, mut failed) = (Images::new(), HashMap::new(), Vec::new());
+        for (request, found) in requests.iter().zip(found) {
+            match found {
+                Ok(image) => {
+                    let known = kiln_frontend::ResolvedImage {
+                        reference: image.reference.clone(),
+                        manifest: image.manifest,
+                        config: image.config.clone(),
+                    };
+                    images.insert((request.reference.clone(), request.platform.clone()), known);
+                    resolved.insert(image.manifest, image);
+                }
+                Err(error) => {
+                    let chain: Vec<String> = anyhow::Error::new(error)
+                        .chain()
+                        .map(ToString::to_string)
+                        .collect();
+                    failed.push(Diagnostic::error(request.span, chain.join(": ")));
+                }
+            }
+        }
+        if !failed.is_empty() {
+            return Err(self.diagnosed(&failed));
+        }
+        let compiled = kiln_frontend::compile(file, &options, &images)
+            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+        for warning in file.warnings().iter().chain(&compiled.warnings) {
+            let text = self.rendered(std::slice::from_ref(warning), false);
+            self.reporter.warn(text.trim_end());
+        }
+        Ok(Prepared {
+            platform: platform.clone(),
+            compiled,
+            resolved,
+        })
+    }
+
+    async fn resolve(
+        &self,
+        request: &kiln_frontend::ImageRequest,
+    ) -> Result<ResolvedImage, WorkerError> {
+        let reference: Reference = request
+            .reference
+            .parse()
+            .map_err(|error| WorkerError::from((request.reference.clone(), error)))?;
+        let task = self
+            .reporter
+            .task(format!("[internal] load metadata for {reference}"), None);
+        task.started();
+        let images = &self.session.images;
+        let found = images
+            .resolve(&reference, &request.platform, self.plan.refresh)
+            .await;
+        match &found {
+            Ok(_) => task.finished(),
+            Err(error) => task.failed(error.to_string()),
+        }
+        found
+    }
+
+    /// Evaluates one platform's graph; layers are compressed and pushed as soon as they are done.
+    pub(crate) async fn run(
+        &self,
+        prepared: Prepared,
+        contexts: HashMap<String, Context>,
+    ) -> Result<Built, Failure> {
+        let Prepared {
+            platform,
+            compiled,
+            resolved,
+        } = prepared;
+        let worker = LocalWorker::new(
+            Parts {
+                store: self.session.store.clone(),
+                images: self.session.images.clone(),
+                sandbox: self.session.sandbox.clone(),
+                settings: self.settings(&compiled),
+                resolved,
+                contexts,
+            },
+            &compiled.graph,
+        );
+        let options = SolveOptions {
+            jobs: self.plan.jobs,
+        };
+        let targets = compiled.target.as_slice();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let solved = async {
+            // Dropped with the solve: then the receiver's work ends, too.
+            let sender = sender;
+            let on_value = |vertex: VertexId, value: &Value| {
+                // Nobody listens any more when sending ahead failed.
+                let _unheard = sender.send((vertex, value.clone()));
+            };
+            let graph = &compiled.graph;
+            let solved = solve(graph, targets, &worker, &options, self.reporter, on_value).await;
+            solved.map_err(|error| self.solve_failure(&compiled, error))
+        };
+        let ahead = self.send_ahead(&compiled, receiver);
+        let (values, ()) = futures_util::future::try_join(solved, ahead).await?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let store = &self.session.store;
+        let assembly = image::assemble(store, &compiled, &values, now).map_err(Failure::user)?;
+        Ok(Built { platform, assembly })
+    }
+
+    fn settings(&self, compiled: &Compiled) -> kiln_worker::StepSettings {
+        let mut settings = self.plan.settings.clone();
+        if let Some(hostname) = &compiled.hostname {
+            settings.hostname.clone_from(hostname);
+        }
+        settings
+    }
+
+    /// Compresses (and pushes) every layer of the image when it is done, while others still run.
+    async fn send_ahead(
+        &self,
+        compiled: &Compiled,
+        mut done: mpsc::UnboundedReceiver<(VertexId, Value)>,
+    ) -> Result<(), Failure> {
+        let wanted: Vec<VertexId> = compiled
+            .steps
+            .iter()
+            .filter_map(|step| step.layer)
+            .collect();
+        let mut running = FuturesUnordered::new();
+        let mut open = true;
+        while open || !running.is_empty() {
+            tokio::select! {
+                value = done.recv(), if open => match value {
+                    None => open = false,
+                    Some((vertex, value)) if wanted.contains(&vertex) => {
+                        let top = value.snapshot().and_then(|s| s.layers().last().cloned());
+                        running.extend(top.map(|layer| self.send_layer(compiled, vertex, layer)));
+                    }
+                    Some(_) => {}
+                },
+                Some(sent) = running.next(), if !running.is_empty() => sent?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_layer(
+        &self,
+        compiled: &Compiled,
+        vertex: VertexId,
+        layer: SnapshotLayer,
+    ) -> Result<(), Failure> {
+        let store = &self.session.store;
+        if !image::has_layer(store, compiled, vertex, &layer).map_err(Failure::user)? {
+            return Ok(());
+        }
+        for output in self
+            .plan
+            .outputs
+            .iter()
+            .filter(|output| is_image(output.kind))
+        {
+            let source = image::image_layer(store, &layer).map_err(Failure::user)?;
+            let prepared = self.prepare_layer(source, &output.image).await?;
+            for name in push_names(output, &self.plan.tags) {
+                let task = self
+                    .reporter
+                    .task(format!("pushing layers to {name}"), None);
+                self.push_layer(name, &prepared, &task).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn prepare_layer(
+        &self,
+        layer: ImageLayer,
+        options: &ImageOptions,
+    ) -> Result<PreparedLayer, Failure> {
+        let (store, options) = (self.session.store.clone(), options.clone());
+        let prepared = blocking(move || prepare_layer(&store, &layer, &options)).await;
+        prepared.map_err(Failure::user)
+    }
+
+    async fn push_layer(
+        &self,
+        name: &Reference,
+        layer: &PreparedLayer,
+        task: &Task,
+    ) -> Result<(), Failure> {
+        task.started();
+        let (client, store) = (&self.session.client, &self.session.store);
+        match push_layer(client, store, name, layer, &push_progress(task)).await {
+            Ok(_) => task.finished(),
+            Err(error) => {
+                task.failed(error.to_string());
+                return Err(Failure::user(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn rendered(&self, diagnostics: &[Diagnostic], color: bool) -> String {
+        let source = &self.plan.dockerfile;
+        render(diagnostics, &source.name, &source.text, color)
+    }
+
+    fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
+        let n = diagnostics.len();
+        let message = match n {
+            1 => format!("`{}` cannot be built", self.plan.dockerfile.name),
+            _ => format!(
+                "`{}` cannot be built: {n} errors",
+                self.plan.dockerfile.name
+            ),
+        };
+        let excerpt = self.rendered(diagnostics, self.color);
+        Failure::user(anyhow::Error::msg(message)).with_excerpt(excerpt)
+    }
+
+    fn solve_failure(&self, compiled: &Compiled, error: SolveError<WorkerError>) -> Failure {
+        let meta = &compiled.graph.vertex(error.vertex()).meta;
+        let lines = meta
+            .lines
+            .map(|lines| excerpt::of_source(&self.plan.dockerfile, lines));
+        let lines = lines.unwrap_or_default();
+        match error {
+            SolveError::StepFailed { failure, .. } => {
+                let log = excerpt::of_log(&meta.name, &failure.log_tail);
+                Failure::new(FailureKind::Step, anyhow::Error::msg(failure.message))
+                    .with_excerpt(log + &lines)
+            }
+            error => Failure::user(error).with_excerpt(lines),
+        }
+    }
+}
+
+/// Returns true for outputs that are images, not file trees.
+pub(crate) fn is_image(kind: OutputKind) -> bool {
+    matches!(
+        kind,
+        OutputKind::Image | OutputKind::Oci | OutputKind::Docker
+    )
+}

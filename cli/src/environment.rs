@@ -1,0 +1,101 @@
+//! What the environment says; the only place that reads it.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+/// The environment of this process, read once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    home: Option<PathBuf>,
+    data_home: Option<PathBuf>,
+    docker_config: Option<PathBuf>,
+    auth_config: Option<String>,
+    variables: Vec<(String, String)>,
+    /// `PATH`, for credential helpers.
+    pub(crate) path: OsString,
+    /// Colour is not wanted (`NO_COLOR`).
+    pub(crate) no_color: bool,
+    /// Standard error is a terminal that can be drawn on.
+    pub(crate) is_terminal: bool,
+    /// What is logged: `KILN_LOG`, a level.
+    pub(crate) log_level: Option<String>,
+}
+
+impl Environment {
+    /// Reads the environment.
+    pub(crate) fn read() -> Self {
+        let folder = |name| var_os(name).map(PathBuf::from);
+        let can_draw = var_os("TERM").is_none_or(|term| term != "dumb");
+        Self {
+            home: folder("HOME"),
+            data_home: folder("XDG_DATA_HOME"),
+            docker_config: folder("DOCKER_CONFIG"),
+            auth_config: var_os("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()),
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            path: var_os("PATH").unwrap_or_default(),
+            no_color: var_os("NO_COLOR").is_some(),
+            is_terminal: std::io::stderr().is_terminal() && can_draw,
+            log_level: var_os("KILN_LOG").and_then(|level| level.into_string().ok()),
+        }
+    }
+
+    /// Returns a variable, for `--build-arg NAME`.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.variables.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Returns the folder that the store is in when none is given.
+    pub(crate) fn default_root(&self, is_root: bool) -> Option<PathBuf> {
+        if is_root {
+            return Some(PathBuf::from("/var/lib/kiln"));
+        }
+        let absolute = |path: &&PathBuf| path.is_absolute();
+        match self.data_home.as_ref().filter(absolute) {
+            Some(data) => Some(data.join("kiln")),
+            None => self
+                .home
+                .as_ref()
+                .map(|home| home.join(".local/share/kiln")),
+        }
+    }
+
+    /// Returns the text of Docker's config file, or of `DOCKER_AUTH_CONFIG`, with its name.
+    pub(crate) fn docker_config(&self) -> std::io::Result<Option<(String, String)>> {
+        if let Some(text) = &self.auth_config {
+            return Ok(Some(("DOCKER_AUTH_CONFIG".to_owned(), text.clone())));
+        }
+        let folder = match (&self.docker_config, &self.home) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(home)) => home.join(".docker"),
+            (None, None) => return Ok(None),
+        };
+        let path = folder.join("config.json");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some((path.display().to_string(), text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where the environment is read"
+)]
+fn var_os(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Returns a path as it looks from the folder that kiln was started in.
+pub(crate) fn display_path(path: &Path) -> String {
+    path.strip_prefix("./")
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}

@@ -1,0 +1,357 @@
+//! Where a build's result goes: registries, the local store, archives, folders, files of facts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_cache::Layer;
+use kiln_exporter::{
+    ArchiveFormat, Bundle, Compression, Destination, ExportError, Image, ImageOptions, OutputKind,
+    OutputSpec, Progress, export_archive, export_dir, export_layout, export_tar, missing_blobs,
+    prepare_image, push_bundle,
+};
+use kiln_graph::Digest;
+use kiln_registry::Reference;
+use kiln_solver::{Direction, Task, blocking};
+use kiln_worker::{Origin, Snapshot};
+use serde_json::{Value, json};
+
+use crate::commands::build::{Build, Built, is_image};
+use crate::image;
+use crate::report::Failure;
+
+/// What a build gave, for `--iidfile`, `--metadata-file` and `--quiet`.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// The image's id: digest of its config, or of the index.
+    pub(crate) id: String,
+    /// The keys that buildx writes.
+    pub(crate) metadata: Value,
+}
+
+/// Returns the names that an output pushes to.
+pub(crate) fn push_names<'a>(output: &'a OutputSpec, tags: &'a [Reference]) -> &'a [Reference] {
+    if output.push {
+        names_of(output, tags)
+    } else {
+        &[]
+    }
+}
+
+fn names_of<'a>(output: &'a OutputSpec, tags: &'a [Reference]) -> &'a [Reference] {
+    if output.names.is_empty() {
+        tags
+    } else {
+        &output.names
+    }
+}
+
+/// Shows sent bytes under a task.
+pub(crate) fn push_progress(task: &Task) -> Progress {
+    let task = task.clone();
+    Progress::new(move |blob, sent| {
+        task.transfer(
+            &blob.digest.to_string(),
+            Direction::Push,
+            sent,
+            Some(blob.size),
+        );
+    })
+}
+
+/// Sends the images of all platforms wherever they are to go.
+pub(crate) async fn export(build: &Build<'_>, built: &[Built]) -> Result<Option<Facts>, Failure> {
+    let mut bundles: Vec<(ImageOptions, Bundle)> = Vec::new();
+    for output in &build.plan.outputs {
+        if output.push && names_of(output, &build.plan.tags).is_empty() {
+            let hint = "name the image with --tag";
+            let error = anyhow::anyhow!("there is no name to push the image to");
+            return Err(Failure::user(error).with_hint(hint));
+        }
+        if is_image(output.kind) && !bundles.iter().any(|(options, _)| *options == output.image) {
+            let needs_bytes = output.kind != OutputKind::Image;
+            let bundle = bundle(build, built, &output.image, needs_bytes).await?;
+            bundles.push((output.image.clone(), bundle));
+        }
+    }
+    for output in &build.plan.outputs {
+        let bundle = bundles.iter().find(|(options, _)| *options == output.image);
+        let bundle = bundle.map(|(_, bundle)| bundle);
+        export_one(build, built, output, bundle).await?;
+    }
+    Ok(bundles.first().map(|(_, bundle)| facts(build, bundle)))
+}
+
+/// Returns the facts about images that no output asked for.
+pub(crate) async fn facts_alone(build: &Build<'_>, built: &[Built]) -> Result<Facts, Failure> {
+    let options = ImageOptions {
+        compression: Compression::default(),
+        force_compression: false,
+        oci_mediatypes: true,
+        annotations: Vec::new(),
+    };
+    Ok(facts(build, &bundle(build, built, &options, false).await?))
+}
+
+async fn bundle(
+    build: &Build<'_>,
+    built: &[Built],
+    options: &ImageOptions,
+    needs_bytes: bool,
+) -> Result<Bundle, Failure> {
+    let store = &build.session.store;
+    let task = build.reporter.task("exporting layers", None);
+    task.started();
+    let mut images = Vec::new();
+    for one in built {
+        let layers = one.assembly.layers.iter();
+        let layers = layers.map(|layer| image::image_layer(store, layer));
+        let layers = layers
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(Failure::user)?;
+        let missing = missing_blobs(store, &layers, options).map_err(Failure::user)?;
+        if needs_bytes || options.force_compression {
+            for layer in one
+                .assembly
+                .layers
+                .iter()
+                .filter_map(|layer| layer.origin.as_ref())
+            {
+                if missing.iter().any(|blob| blob.digest == layer.blob.digest) {
+                    let fetched = build.session.images.fetch_blob(layer, &task).await;
+                    fetched.map_err(Failure::user)?;
+                }
+            }
+        }
+        let (platform, config) = (one.platform_of_image(), one.assembly.config.clone());
+        let image = Image {
+            platform,
+            config,
+            layers,
+        };
+        let (store, options) = (store.clone(), options.clone());
+        let prepared = blocking(move || prepare_image(&store, &image, &options)).await;
+        images.push(prepared.map_err(Failure::user)?);
+    }
+    let bundle = Bundle::new(images, options).map_err(Failure::user)?;
+    task.finished();
+    Ok(bundle)
+}
+
+impl Built {
+    /// The platform that the image says it is for.
+    fn platform_of_image(&self) -> kiln_graph::Platform {
+        let config = &self.assembly.config;
+        if config.architecture.is_empty() || config.os.is_empty() {
+            return self.platform.clone();
+        }
+        let variant = config.variant.as_deref();
+        kiln_graph::Platform::normal(&config.os, &config.architecture, variant)
+    }
+}
+
+async fn export_one(
+    build: &Build<'_>,
+    built: &[Built],
+    output: &OutputSpec,
+    bundle: Option<&Bundle>,
+) -> Result<(), Failure> {
+    match (output.kind, bundle) {
+        (OutputKind::CacheOnly, _) => Ok(()),
+        (OutputKind::Local | OutputKind::Tar, _) => export_files(build, built, output).await,
+        (OutputKind::Image, Some(bundle)) if output.push => {
+            push(build, built, output, bundle).await
+        }
+        (OutputKind::Image, Some(bundle)) => keep(build, output, bundle),
+        (_, Some(bundle)) => export_image_file(build, output, bundle).await,
+        (_, None) => unreachable!("every image output has a bundle"),
+    }
+}
+
+async fn push(
+    build: &Build<'_>,
+    built: &[Built],
+    output: &OutputSpec,
+    bundle: &Bundle,
+) -> Result<(), Failure> {
+    for name in names_of(output, &build.plan.tags) {
+        let task = build
+            .reporter
+            .task(format!("pushing manifest for {name}"), None);
+        task.started();
+        let pushed = push_as(build, built, (bundle, output.push_by_digest), name, &task).await;
+        end(&task, pushed)?;
+    }
+    keep(build, output, bundle)
+}
+
+/// Pushes under one name; a base layer that the registry has nowhere is pulled first.
+async fn push_as(
+    build: &Build<'_>,
+    built: &[Built],
+    (bundle, by_digest): (&Bundle, bool),
+    name: &Reference,
+    task: &Task,
+) -> Result<(), Failure> {
+    let (client, store) = (&build.session.client, &build.session.store);
+    let (names, progress) = (std::slice::from_ref(name), push_progress(task));
+    let mut origins = base_layers(built);
+    loop {
+        let pushed = push_bundle(client, store, bundle, names, by_digest, &progress).await;
+        match pushed {
+            Err(ExportError::Missing { digest }) if origins.contains_key(&digest) => {
+                let origin = origins.remove(&digest).expect("it was looked up");
+                build
+                    .session
+                    .images
+                    .fetch_blob(&origin, task)
+                    .await
+                    .map_err(Failure::user)?;
+            }
+            Err(error) => return Err(Failure::user(error)),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+fn base_layers(built: &[Built]) -> HashMap<Digest, Arc<Origin>> {
+    let layers = built.iter().flat_map(|one| &one.assembly.layers);
+    let origins = layers.filter_map(|layer| layer.origin.clone());
+    origins.map(|origin| (origin.blob.digest, origin)).collect()
+}
+
+/// Names the image in the local store.
+fn keep(build: &Build<'_>, output: &OutputSpec, bundle: &Bundle) -> Result<(), Failure> {
+    let store = &build.session.store;
+    for image in bundle.images() {
+        store.put_blob(&image.config).map_err(Failure::user)?;
+        store.put_blob(&image.manifest).map_err(Failure::user)?;
+    }
+    store.put_blob(bundle.root_bytes()).map_err(Failure::user)?;
+    for name in names_of(output, &build.plan.tags) {
+        let task = build.reporter.task(format!("naming to {name}"), None);
+        task.started();
+        store
+            .set_reference(&name.to_string(), bundle.root())
+            .map_err(Failure::user)?;
+        task.finished();
+    }
+    Ok(())
+}
+
+async fn export_image_file(
+    build: &Build<'_>,
+    output: &OutputSpec,
+    bundle: &Bundle,
+) -> Result<(), Failure> {
+    let format = match output.kind {
+        OutputKind::Docker => ArchiveFormat::Docker,
+        _ => ArchiveFormat::Oci,
+    };
+    let dest = destination(output)?;
+    let task = build
+        .reporter
+        .task(format!("writing {}", dest.display()), None);
+    task.started();
+    let (store, bundle) = (build.session.store.clone(), bundle.clone());
+    let names = names_of(output, &build.plan.tags).to_vec();
+    let (is_stdout, tar) = (output.is_stdout(), output.tar);
+    let written = blocking(move || {
+        if is_stdout {
+            let mut out = io::stdout();
+            let stream = Destination::Stream(&mut out);
+            return export_archive(&store, &bundle, &names, format, stream);
+        }
+        if tar {
+            return export_archive(&store, &bundle, &names, format, Destination::Path(&dest));
+        }
+        export_layout(&store, &bundle, &names, format, &dest)
+    })
+    .await;
+    end(&task, written.map_err(Failure::user))
+}
+
+fn destination(output: &OutputSpec) -> Result<PathBuf, Failure> {
+    output.dest.clone().ok_or_else(|| {
+        Failure::usage("the output has no destination").with_hint("add dest=PATH, or dest=-")
+    })
+}
+
+fn end(task: &Task, result: Result<(), Failure>) -> Result<(), Failure> {
+    match &result {
+        Ok(()) => task.finished(),
+        Err(failure) => task.failed(failure.error.to_string()),
+    }
+    result
+}
+
+async fn export_files(
+    build: &Build<'_>,
+    built: &[Built],
+    output: &OutputSpec,
+) -> Result<(), Failure> {
+    let [one] = built else {
+        let error = anyhow::anyhow!("files of several platforms cannot be exported together yet");
+        return Err(Failure::user(error).with_hint("build one --platform at a time"));
+    };
+    let dest = destination(output)?;
+    let task = build
+        .reporter
+        .task(format!("writing {}", dest.display()), None);
+    task.started();
+    let snapshot = Snapshot::of_image(one.assembly.layers.clone());
+    let layers = build
+        .session
+        .images
+        .layers(&snapshot, &task)
+        .await
+        .map_err(Failure::user)?;
+    let (kind, is_stdout) = (output.kind, output.is_stdout());
+    let written = blocking(move || {
+        let merged = image::merged_entries(&layers);
+        let entries: Vec<(kiln_cache::Entry, &Layer)> = merged
+            .into_iter()
+            .map(|(entry, at)| (entry, &layers[at]))
+            .collect();
+        match kind {
+            OutputKind::Local => export_dir(&entries, &dest),
+            _ if is_stdout => {
+                let mut out = io::stdout();
+                export_tar(&entries, Destination::Stream(&mut out))
+            }
+            _ => export_tar(&entries, Destination::Path(&dest)),
+        }
+    })
+    .await;
+    end(&task, written.map_err(Failure::user))
+}
+
+fn facts(build: &Build<'_>, bundle: &Bundle) -> Facts {
+    let root = bundle.root();
+    let mut metadata = BTreeMap::new();
+    let id = match (bundle.is_index(), bundle.images().first()) {
+        (false, Some(image)) => {
+            let digest = image.config_descriptor.digest.to_string();
+            metadata.insert("containerimage.config.digest", json!(digest));
+            digest
+        }
+        _ => root.digest.to_string(),
+    };
+    metadata.insert("containerimage.digest", json!(root.digest.to_string()));
+    metadata.insert("containerimage.descriptor", json!(root));
+    let names = build
+        .plan
+        .outputs
+        .iter()
+        .flat_map(|output| names_of(output, &build.plan.tags));
+    let mut names: Vec<String> = names.map(ToString::to_string).collect();
+    names.dedup();
+    if !names.is_empty() {
+        metadata.insert("image.name", json!(names.join(",")));
+    }
+    Facts {
+        id,
+        metadata: json!(metadata),
+    }
+}

@@ -1,0 +1,430 @@
+//! What a build is to do: arguments turned into objects, files read, nothing started.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kiln_cache::{Context, IgnoreList};
+use kiln_exporter::{OutputKind, OutputSpec};
+use kiln_frontend::{NamedContext, NoCache, Options};
+use kiln_graph::{Network, Platform};
+use kiln_registry::Reference;
+use kiln_worker::StepSettings;
+
+use crate::args::BuildArgs;
+use crate::environment::{Environment, display_path};
+use crate::report::Failure;
+
+/// Longest Dockerfile in bytes.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// The name that the build context has in a graph.
+pub(crate) const CONTEXT: &str = "context";
+
+/// A build, ready to start.
+#[derive(Debug)]
+pub(crate) struct BuildPlan {
+    /// The Dockerfile.
+    pub(crate) dockerfile: Source,
+    /// Options without a platform of their own.
+    pub(crate) options: Options,
+    /// Platforms to build; several give one index.
+    pub(crate) platforms: Vec<Platform>,
+    /// Folders by the name they have in the graph.
+    pub(crate) contexts: Vec<(String, PathBuf, IgnoreList)>,
+    /// Names of the image.
+    pub(crate) tags: Vec<Reference>,
+    /// Where the result goes.
+    pub(crate) outputs: Vec<OutputSpec>,
+    /// What steps have in common.
+    pub(crate) settings: StepSettings,
+    /// Ask registries for names that are known.
+    pub(crate) refresh: bool,
+    /// Steps at once.
+    pub(crate) jobs: Option<NonZeroUsize>,
+}
+
+/// A Dockerfile's text, and how it is called in messages.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+impl BuildPlan {
+    /// Reads what the arguments name.
+    pub(crate) fn new(args: &BuildArgs, env: &Environment) -> Result<Self, Failure> {
+        let context = context_folder(&args.context)?;
+        let (dockerfile, path) = read_dockerfile(args, &context)?;
+        let ignore = read_ignore(&context, path.as_deref())?;
+        let mut contexts = vec![(CONTEXT.to_owned(), context, ignore)];
+        let named_contexts = named_contexts(&args.build_context, &mut contexts)?;
+        let platforms = platforms(&args.platform)?;
+        let options = Options {
+            build_args: build_args(&args.build_arg, env)?,
+            target: args.target.clone(),
+            explicit_platform: !args.platform.is_empty(),
+            several_platforms: platforms.len() > 1,
+            labels: pairs(&args.label, "--label", true)?,
+            named_contexts,
+            network: network(&args.network)?,
+            no_cache: no_cache(args),
+            ..Options::for_platform(Platform::host())
+        };
+        let tags = tags(&args.tag)?;
+        let outputs = outputs(args, &tags, platforms.len())?;
+        let settings = StepSettings {
+            hostname: "buildkitsandbox".to_owned(),
+            extra_hosts: extra_hosts(&args.add_host)?,
+            shm_size: args.shm_size.as_deref().map(parse_size).transpose()?,
+        };
+        let (refresh, jobs) = (args.pull, args.jobs);
+        Ok(Self {
+            dockerfile,
+            options,
+            platforms,
+            contexts,
+            tags,
+            outputs,
+            settings,
+            refresh,
+            jobs,
+        })
+    }
+
+    /// Opens the contexts.
+    pub(crate) fn open_contexts(&self) -> Result<Vec<(String, Context)>, Failure> {
+        let open = |(name, dir, ignore): &(String, PathBuf, IgnoreList)| {
+            let context = Context::open(dir, ignore.clone()).map_err(Failure::user)?;
+            Ok((name.clone(), context))
+        };
+        self.contexts.iter().map(open).collect()
+    }
+}
+
+fn context_folder(written: &str) -> Result<PathBuf, Failure> {
+    let not_yet = |what: &str| {
+        Failure::usage(format!(
+            "build context `{written}`: {what} cannot be a context yet"
+        ))
+        .with_hint("give a folder of this machine")
+    };
+    if written == "-" {
+        return Err(not_yet("standard input"));
+    }
+    if written.contains("://") || written.starts_with("git@") {
+        return Err(not_yet("a remote address"));
+    }
+    let path = PathBuf::from(written);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let why = if path.exists() {
+        "it is not a folder"
+    } else {
+        "there is no such folder"
+    };
+    Err(Failure::user(anyhow::anyhow!(
+        "build context `{written}` cannot be read: {why}"
+    )))
+}
+
+/// Reads the Dockerfile; returns its path, too, unless it came from standard input.
+fn read_dockerfile(args: &BuildArgs, context: &Path) -> Result<(Source, Option<PathBuf>), Failure> {
+    if args.file.as_deref() == Some("-") {
+        let text = read_limited(std::io::stdin().lock(), "standard input")?;
+        return Ok((
+            Source {
+                name: "Dockerfile".to_owned(),
+                text,
+            },
+            None,
+        ));
+    }
+    let path = match &args.file {
+        Some(file) => PathBuf::from(file),
+        None => {
+            let usual = context.join("Dockerfile");
+            let lower = context.join("dockerfile");
+            if !usual.exists() && lower.exists() {
+                lower
+            } else {
+                usual
+            }
+        }
+    };
+    let name = display_path(&path);
+    let file = std::fs::File::open(&path).with_context(|| format!("cannot read `{name}`"));
+    let text = read_limited(file.map_err(no_dockerfile)?, &name)?;
+    Ok((Source { name, text }, Some(path)))
+}
+
+fn no_dockerfile(error: anyhow::Error) -> Failure {
+    Failure::user(error).with_hint("name the Dockerfile with --file")
+}
+
+fn read_limited(reader: impl std::io::Read, name: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let read = reader.take(MAX_DOCKERFILE + 1).read_to_end(&mut bytes);
+    read.with_context(|| format!("cannot read `{name}`"))
+        .map_err(Failure::user)?;
+    if bytes.len() as u64 > MAX_DOCKERFILE {
+        return Err(Failure::user(anyhow::anyhow!(
+            "`{name}` is too large for a Dockerfile"
+        )));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::user(anyhow::anyhow!("`{name}` is not UTF-8 text")))
+}
+
+/// Reads `<Dockerfile>.dockerignore`, else `.dockerignore` of the context.
+fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreList, Failure> {
+    let beside = dockerfile.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    let path = match beside {
+        Some(path) if path.exists() => path,
+        _ => context.join(".dockerignore"),
+    };
+    let name = display_path(&path);
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(IgnoreList::default());
+        }
+        Err(error) => {
+            return Err(Failure::user(
+                anyhow::Error::new(error).context(format!("cannot read `{name}`")),
+            ));
+        }
+    };
+    let text = read_limited(file, &name)?;
+    IgnoreList::parse(text.as_bytes())
+        .with_context(|| format!("cannot use `{name}`"))
+        .map_err(Failure::user)
+}
+
+fn named_contexts(
+    written: &[String],
+    contexts: &mut Vec<(String, PathBuf, IgnoreList)>,
+) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    let mut named = BTreeMap::new();
+    for (name, value) in pairs(written, "--build-context", false)? {
+        let context = if let Some(image) = value.strip_prefix("docker-image://") {
+            NamedContext::Image(image.to_owned())
+        } else if value.contains("://") || value.starts_with("git@") {
+            let message = format!("--build-context {name}={value}: kiln cannot use this yet");
+            let hint = "give a folder or docker-image://REFERENCE";
+            return Err(Failure::usage(message).with_hint(hint));
+        } else {
+            let dir = context_folder(&value)?;
+            let ignore = read_ignore(&dir, None)?;
+            contexts.push((name.clone(), dir, ignore));
+            NamedContext::Local
+        };
+        named.insert(name, context);
+    }
+    Ok(named)
+}
+
+fn platforms(written: &[String]) -> Result<Vec<Platform>, Failure> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in written {
+        let platform: Platform = text
+            .trim()
+            .parse()
+            .map_err(|error| Failure::usage(format!("--platform: {error}")))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    Ok(platforms)
+}
+
+/// `NAME` alone takes its value from the environment, and counts for nothing if it has none.
+fn build_args(written: &[String], env: &Environment) -> Result<Vec<(String, String)>, Failure> {
+    let mut args = Vec::new();
+    if let Some(epoch) = env.variable("SOURCE_DATE_EPOCH") {
+        args.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned()));
+    }
+    for text in written {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text.as_str(), env.variable(text)),
+        };
+        if name.is_empty() {
+            return Err(Failure::usage(format!(
+                "--build-arg {text}: there is no name"
+            )));
+        }
+        args.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+    Ok(args)
+}
+
+fn pairs(
+    written: &[String],
+    flag: &str,
+    may_be_empty: bool,
+) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        None if may_be_empty && !text.is_empty() => Ok((text.clone(), String::new())),
+        _ => Err(Failure::usage(format!(
+            "{flag} {text}: expected NAME=VALUE"
+        ))),
+    };
+    written.iter().map(pair).collect()
+}
+
+fn network(written: &str) -> Result<Network, Failure> {
+    match written {
+        "default" | "" => Ok(Network::Default),
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        other => {
+            let message = format!("--network {other}: expected default, none or host");
+            Err(Failure::usage(message))
+        }
+    }
+}
+
+fn no_cache(args: &BuildArgs) -> NoCache {
+    if args.no_cache {
+        NoCache::All
+    } else if args.no_cache_filter.is_empty() {
+        NoCache::None
+    } else {
+        NoCache::Stages(args.no_cache_filter.clone())
+    }
+}
+
+fn tags(written: &[String]) -> Result<Vec<Reference>, Failure> {
+    let parse = |text: &String| {
+        let tag: Reference = text
+            .parse()
+            .map_err(|error| Failure::usage(format!("--tag {text}: {error}")))?;
+        match tag.digest() {
+            Some(_) => Err(Failure::usage(format!(
+                "--tag {text}: a name for an image has no digest"
+            ))),
+            None => Ok(tag),
+        }
+    };
+    written.iter().map(parse).collect()
+}
+
+/// `--push` and `--load` are outputs, and so is a name alone.
+fn outputs(
+    args: &BuildArgs,
+    tags: &[Reference],
+    n_platforms: usize,
+) -> Result<Vec<OutputSpec>, Failure> {
+    let parse = |text: &str| {
+        OutputSpec::parse(text).map_err(|error| Failure::usage(format!("--output {text}: {error}")))
+    };
+    let mut outputs = Vec::new();
+    for text in &args.output {
+        outputs.push(parse(text)?);
+    }
+    if args.push {
+        outputs.push(parse("type=image,push=true")?);
+    }
+    if args.load || outputs.is_empty() && !tags.is_empty() {
+        outputs.push(parse("type=image")?);
+    }
+    for output in &outputs {
+        if output.kind == OutputKind::Docker && n_platforms > 1 {
+            let message = "docker exporter does not currently support exporting manifest lists";
+            let hint = "build one --platform, or use type=oci";
+            return Err(Failure::user(anyhow::anyhow!(message)).with_hint(hint));
+        }
+    }
+    Ok(outputs)
+}
+
+fn extra_hosts(written: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let parse = |text: &String| {
+        let pair = text.split_once('=').or_else(|| text.split_once(':'));
+        match pair {
+            Some((host, address)) if !host.is_empty() => {
+                let address = address.trim_start_matches('[').trim_end_matches(']');
+                let parsed: Result<std::net::IpAddr, _> = address.parse();
+                let bad =
+                    |_| Failure::usage(format!("--add-host {text}: `{address}` is no IP address"));
+                Ok((host.to_owned(), parsed.map_err(bad)?.to_string()))
+            }
+            _ => Err(Failure::usage(format!(
+                "--add-host {text}: expected HOST:IP"
+            ))),
+        }
+    };
+    written.iter().map(parse).collect()
+}
+
+/// Reads a size as Docker writes it: `64m`, `1g`, bytes without a unit.
+fn parse_size(text: &str) -> Result<u64, Failure> {
+    let bad = || {
+        Failure::usage(format!(
+            "`{text}` is not a size: expected a number and k, m or g"
+        ))
+    };
+    let lower = text.trim().to_ascii_lowercase();
+    let unit = lower.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u64 = lower[..lower.len() - unit.len()]
+        .parse()
+        .map_err(|_| bad())?;
+    let factor: u64 = match unit.trim() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(factor).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("100m").unwrap(), 100 << 20);
+        assert_eq!(parse_size("7").unwrap(), 7);
+        assert!(parse_size("x").is_err() && parse_size("1t").is_err());
+        assert!(parse_size("99999999999g").is_err());
+    }
+
+    #[test]
+    fn hosts_have_addresses() {
+        let hosts = |text: &str| extra_hosts(&[text.to_owned()]);
+        assert_eq!(
+            hosts("a:1.2.3.4").unwrap(),
+            [("a".to_owned(), "1.2.3.4".to_owned())]
+        );
+        assert_eq!(
+            hosts("a:::1").unwrap(),
+            [("a".to_owned(), "::1".to_owned())]
+        );
+        assert_eq!(
+            hosts("a=[::1]").unwrap(),
+            [("a".to_owned(), "::1".to_owned())]
+        );
+        assert!(hosts("a").is_err() && hosts("a:b").is_err());
+    }
+
+    #[test]
+    fn platforms_are_normal_and_once() {
+        let list = ["linux/x86_64", "linux/amd64"].map(str::to_owned);
+        assert_eq!(platforms(&list).unwrap(), [Platform::linux("amd64")]);
+        assert!(platforms(&["linux/a/b/c/d".to_owned()]).is_err());
+    }
+}

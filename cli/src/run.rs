@@ -1,0 +1,237 @@
+//! From `main` to a command and back to an exit code.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kiln_cache::Store;
+use kiln_runtime::Privilege;
+use kiln_solver::Reporter;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{BuildArgs, Cli, Command, Print, Progress};
+use crate::commands::build::{Build, Built, Prepared};
+use crate::commands::{images, inspect};
+use crate::environment::Environment;
+use crate::export::{Facts, export, facts_alone};
+use crate::plan::BuildPlan;
+use crate::progress::{Mode, TerminalSize, drive};
+use crate::report::{Failure, FailureKind};
+use crate::session::{Session, open_store};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors and go to standard output.
+            let _unprinted = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let env = Environment::read();
+    start_log(&env);
+    match run(cli, &env) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if is_broken_pipe(&failure) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _unprinted = io::stderr().write_all(failure.render().as_bytes());
+            failure.exit_code()
+        }
+    }
+}
+
+/// The reader of our output has seen enough.
+fn is_broken_pipe(failure: &Failure) -> bool {
+    failure.error.chain().any(|error| {
+        let error = error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn start_log(env: &Environment) {
+    let level = env
+        .log_level
+        .as_deref()
+        .and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(tracing::Level::WARN))
+        .with_ansi(env.is_terminal && !env.no_color)
+        .with_writer(io::stderr)
+        .init();
+}
+
+fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
+    // Modes of what we make are what we say.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let privilege = kiln_runtime::enter_user_namespace().map_err(Failure::user)?;
+    match &cli.command {
+        Command::Build(args) => {
+            let plan = BuildPlan::new(args, env)?;
+            let store = open_store(cli.root, env, &privilege)?;
+            build(args, &plan, store, env, &privilege)
+        }
+        Command::Inspect(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            inspect::run(args, &store, &mut io::stdout().lock())
+        }
+        Command::Images(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            images::run(args, &store, &mut io::stdout().lock())
+        }
+    }
+}
+
+fn build(
+    args: &BuildArgs,
+    plan: &BuildPlan,
+    store: Store,
+    env: &Environment,
+    privilege: &Privilege,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::user)?;
+    // Registries start their connections on the runtime.
+    let _entered = runtime.enter();
+    let registries = (&args.insecure_registry[..], &args.ca_file[..]);
+    let session = Session::new(store, env, privilege, registries)?;
+    let color = env.is_terminal && !env.no_color;
+    let mode = mode_of(args, env);
+    let (reporter, events) = match mode {
+        Some(_) => {
+            let (reporter, events) = Reporter::new();
+            (reporter, Some(events))
+        }
+        None => (Reporter::silent(), None),
+    };
+    let result = std::thread::scope(|scope| {
+        if let (Some(mode), Some(events)) = (mode, events) {
+            scope.spawn(move || drive(events, mode, io::stderr(), terminal_size));
+        }
+        // Owned here, so that the renderer ends when the build does.
+        let reporter = reporter;
+        for warning in &privilege.warnings {
+            reporter.warn(warning.as_str());
+        }
+        let build = Build {
+            plan,
+            session: &session,
+            reporter: &reporter,
+            color,
+        };
+        runtime.block_on(until_stopped(build_all(args, &build)))
+    });
+    let facts = result?;
+    drop(session);
+    if let (true, Some(facts)) = (args.quiet, facts) {
+        writeln!(io::stdout(), "{}", facts.id).map_err(Failure::user)?;
+    }
+    Ok(())
+}
+
+/// Ends the build when a signal asks for it: dropping it kills its steps and removes its files.
+async fn until_stopped<T>(build: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::user)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::user)?;
+    let stopped = |number| {
+        let error = anyhow::anyhow!("the build was stopped");
+        Err(Failure::new(FailureKind::Stopped(number), error))
+    };
+    tokio::select! {
+        result = build => result,
+        _ = interrupt.recv() => stopped(2),
+        _ = terminate.recv() => stopped(15),
+    }
+}
+
+async fn build_all(args: &BuildArgs, build: &Build<'_>) -> Result<Option<Facts>, Failure> {
+    let prepared = build.prepare().await?;
+    if let Some(print) = args.print {
+        return print_graphs(print, &prepared).map(|()| None);
+    }
+    let mut built: Vec<Built> = Vec::new();
+    for one in prepared {
+        built.push(
+            build
+                .run(one, build.plan.open_contexts()?.into_iter().collect())
+                .await?,
+        );
+    }
+    let facts = match export(build, &built).await? {
+        Some(facts) => Some(facts),
+        None if args.iidfile.is_some() || args.metadata_file.is_some() || args.quiet => {
+            Some(facts_alone(build, &built).await?)
+        }
+        None => None,
+    };
+    if build.plan.outputs.is_empty() && !args.quiet {
+        build.reporter.warn(
+            "no output was asked for: the result stays in the cache; \
+             name it with --tag, or send it somewhere with --output or --push",
+        );
+    }
+    if let Some(facts) = &facts {
+        write_facts(args, facts)?;
+    }
+    Ok(facts)
+}
+
+fn write_facts(args: &BuildArgs, facts: &Facts) -> Result<(), Failure> {
+    let write = |path: &std::path::Path, text: String| {
+        std::fs::write(path, text).map_err(|error| {
+            let context = format!("cannot write `{}`", path.display());
+            Failure::user(anyhow::Error::new(error).context(context))
+        })
+    };
+    if let Some(path) = &args.iidfile {
+        write(path, facts.id.clone())?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let text = serde_json::to_string_pretty(&facts.metadata).expect("plain data");
+        write(path, text + "\n")?;
+    }
+    Ok(())
+}
+
+fn print_graphs(print: Print, prepared: &[Prepared]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    for one in prepared {
+        let (graph, target) = (&one.compiled.graph, one.compiled.target);
+        let text = match print {
+            Print::Graph => graph.to_json(target) + "\n",
+            Print::GraphDot => graph.to_dot(target),
+        };
+        out.write_all(text.as_bytes()).map_err(Failure::user)?;
+    }
+    Ok(())
+}
+
+fn mode_of(args: &BuildArgs, env: &Environment) -> Option<Mode> {
+    if args.quiet {
+        return None;
+    }
+    match args.progress {
+        Progress::Quiet => None,
+        Progress::Plain => Some(Mode::Plain),
+        Progress::Rawjson => Some(Mode::RawJson),
+        Progress::Auto if !env.is_terminal => Some(Mode::Plain),
+        Progress::Auto | Progress::Tty => Some(Mode::Tty {
+            color: !env.no_color,
+        }),
+    }
+}
+
+fn terminal_size() -> TerminalSize {
+    match rustix::termios::tcgetwinsize(io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => TerminalSize {
+            columns: size.ws_col.into(),
+            rows: size.ws_row.into(),
+        },
+        _ => TerminalSize {
+            columns: 80,
+            rows: 24,
+        },
+    }
+}
