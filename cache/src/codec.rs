@@ -79,9 +79,13 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn string(&mut self) -> Result<Vec<u8>, Damaged> {
+        self.take_string().map(<[u8]>::to_vec)
+    }
+
+    pub(crate) fn take_string(&mut self) -> Result<&'a [u8], Damaged> {
         let at = self.at;
         let n = usize::try_from(self.number()?).map_err(|_| Damaged { at })?;
-        Ok(self.take(n)?.to_vec())
+        self.take(n)
     }
 
     pub(crate) fn signed(&mut self) -> Result<i64, Damaged> {

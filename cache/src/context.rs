@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use rustix::fs::{FileType, Statx};
 
 use crate::error::StoreError;
-use crate::filelist::{Entry, FileList, Kind, join_path, split_path};
+use crate::filelist::{Entry, FileList, Kind, compare_paths, join_path, split_path};
 use crate::layers::{open_beneath, open_dir};
 use crate::pattern::{IgnoreList, IgnoreState, Wildcard};
 use crate::scan::hash_stream;
@@ -43,7 +43,8 @@ pub struct Context {
 /// What a walk has found so far.
 #[derive(Default)]
 struct Selection {
-    entries: HashMap<Vec<u8>, (Entry, Option<Look>)>,
+    // In the order of file lists for each path that was selected.
+    entries: Vec<(Entry, Option<Look>)>,
     // Ignored directories, which are needed after all when an exception is inside.
     ignored_dirs: HashMap<Vec<u8>, Entry>,
 }
@@ -75,10 +76,16 @@ impl Context {
     /// Returns the entries that `paths` (which may have wildcards) can select, with digests.
     pub fn load(&self, store: &Store, paths: &[Vec<u8>]) -> Result<FileList, StoreError> {
         let mut selection = Selection::default();
-        for path in paths {
-            self.select(path, &mut selection)?;
+        let selects_all = |path: &&Vec<u8>| literal_parts(path).next().is_none();
+        match paths.iter().find(selects_all) {
+            Some(all) => self.select(all, &mut selection)?,
+            None => {
+                for path in paths {
+                    self.select(path, &mut selection)?;
+                }
+            }
         }
-        selection.add_parents();
+        selection.finish();
         let table_path = StatTable::path(store.root(), &self.dir);
         let mut table = StatTable::read(&table_path);
         let entries = self.hash(selection, &mut table)?;
@@ -90,10 +97,7 @@ impl Context {
 
     /// Adds what one path selects: everything below the part before its first wildcard.
     fn select(&self, path: &[u8], selection: &mut Selection) -> Result<(), StoreError> {
-        let mut todo: Vec<Vec<u8>> = Vec::new();
-        for part in components(path).take_while(|part| !Wildcard::is_needed(part)) {
-            todo.push(part.to_vec());
-        }
+        let mut todo: Vec<Vec<u8>> = literal_parts(path).map(<[u8]>::to_vec).collect();
         todo.reverse();
         let (mut at, mut links) = (Vec::new(), 0);
         while let Some(name) = todo.pop() {
@@ -115,7 +119,7 @@ impl Context {
                     selection.ignored_dirs.insert(next.clone(), entry);
                 }
             } else {
-                selection.entries.insert(next.clone(), (entry, look));
+                selection.entries.push((entry, look));
             }
             match link {
                 Some(target) if links < MAX_LINKS => {
@@ -206,7 +210,7 @@ impl Context {
                 if ignored {
                     selection.ignored_dirs.insert(found.path.to_vec(), entry);
                 } else {
-                    selection.entries.insert(found.path.to_vec(), (entry, look));
+                    selection.entries.push((entry, look));
                 }
             }
             Ok::<_, WalkError>(Step::Into)
@@ -220,7 +224,7 @@ impl Context {
         let hashed: Vec<(Entry, Option<(Look, Digest)>)> = selection
             .entries
             .into_par_iter()
-            .map(|(_, (mut entry, look))| {
+            .map(|(mut entry, look)| {
                 let Some(look) = look else {
                     return Ok((entry, None));
                 };
@@ -284,22 +288,27 @@ impl Context {
 }
 
 impl Selection {
-    /// Ignored directories come back when something inside them is selected.
-    fn add_parents(&mut self) {
-        let mut missing: Vec<Vec<u8>> = Vec::new();
-        for path in self.entries.keys() {
-            let mut parent = split_path(path).0;
-            while !parent.is_empty() && !self.entries.contains_key(parent) {
-                missing.push(parent.to_vec());
+    /// Adds ignored directories that have something selected inside; leaves each path once.
+    fn finish(&mut self) {
+        let mut needed: Vec<Entry> = Vec::new();
+        for (entry, _) in &self.entries {
+            let mut parent = split_path(&entry.path).0;
+            while !parent.is_empty() {
+                needed.extend(self.ignored_dirs.remove(parent));
                 parent = split_path(parent).0;
             }
         }
-        for path in missing {
-            if let Some(entry) = self.ignored_dirs.remove(&path) {
-                self.entries.insert(path, (entry, None));
-            }
-        }
+        self.entries
+            .extend(needed.into_iter().map(|entry| (entry, None)));
+        self.entries
+            .sort_by(|(a, _), (b, _)| compare_paths(&a.path, &b.path));
+        self.entries.dedup_by(|(a, _), (b, _)| a.path == b.path);
     }
+}
+
+/// The components of a path before its first wildcard.
+fn literal_parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    components(path).take_while(|part| !Wildcard::is_needed(part))
 }
 
 fn cstring(name: &[u8]) -> io::Result<CString> {

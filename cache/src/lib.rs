@@ -28,9 +28,7 @@ mod tree;
 mod walk;
 mod xattrs;
 
-pub use crate::archive::{
-    ArchiveError, TarEntry, TarKind, TarReader, decompress, is_archive,
-};
+pub use crate::archive::{ArchiveError, TarEntry, TarKind, TarReader, decompress, is_archive};
 pub use crate::blobs::BlobWriter;
 pub use crate::codec::Damaged;
 pub use crate::context::Context;

@@ -9,9 +9,11 @@
 //! "kiln stat 1\n"  count  (path inode size mtime-s mtime-ns ctime-s ctime-ns digest)*
 //! ```
 //!
-//! Numbers and strings are as in file lists. A table that does not parse counts as empty.
+//! Rows are sorted by path, byte by byte; numbers and strings are as in file lists. A table that
+//! does not parse counts as empty.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kiln_graph::Digest;
@@ -55,8 +57,17 @@ impl Look {
 /// The rows of one context.
 #[derive(Debug, Default)]
 pub(crate) struct StatTable {
-    rows: HashMap<Vec<u8>, (Look, Digest)>,
-    changed: bool,
+    // Rows that were read, sorted by path; paths lie in `bytes`, where they were read.
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+    fresh: BTreeMap<Vec<u8>, (Look, Digest)>,
+}
+
+#[derive(Debug)]
+struct Row {
+    path: Range<usize>,
+    look: Look,
+    digest: Digest,
 }
 
 impl StatTable {
@@ -70,60 +81,82 @@ impl StatTable {
         let Ok(bytes) = std::fs::read(path) else {
             return Self::default();
         };
-        Self::parse(&bytes).unwrap_or_default()
+        match Self::parse(&bytes) {
+            Ok(rows) => Self {
+                bytes,
+                rows,
+                fresh: BTreeMap::new(),
+            },
+            Err(_) => Self::default(),
+        }
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, Damaged> {
+    fn parse(bytes: &[u8]) -> Result<Vec<Row>, Damaged> {
         let mut reader = Reader::new(bytes);
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(Damaged { at: 0 });
         }
-        let mut rows = HashMap::new();
+        let mut rows: Vec<Row> = Vec::new();
         for _ in 0..reader.number()? {
-            let path = reader.string()?;
+            let length = reader.take_string()?.len();
+            let path = reader.at - length..reader.at;
             let (inode, size) = (reader.number()?, reader.number()?);
             let mtime = (reader.signed()?, reader.small()?);
             let ctime = (reader.signed()?, reader.small()?);
-            rows.insert(
+            let look = Look {
+                inode,
+                size,
+                mtime,
+                ctime,
+            };
+            if rows
+                .last()
+                .is_some_and(|last| bytes[last.path.clone()] >= bytes[path.clone()])
+            {
+                return Err(Damaged { at: reader.at });
+            }
+            rows.push(Row {
                 path,
-                (
-                    Look {
-                        inode,
-                        size,
-                        mtime,
-                        ctime,
-                    },
-                    reader.digest()?,
-                ),
-            );
+                look,
+                digest: reader.digest()?,
+            });
         }
-        Ok(Self {
-            rows,
-            changed: false,
-        })
+        Ok(rows)
     }
 
     /// Returns the digest of a file that still looks the same.
     pub(crate) fn get(&self, path: &[u8], look: &Look) -> Option<Digest> {
-        self.rows
-            .get(path)
-            .filter(|(known, _)| known == look)
-            .map(|(_, digest)| *digest)
+        let at = self
+            .rows
+            .binary_search_by(|row| self.path_of(row).cmp(path))
+            .ok()?;
+        let row = &self.rows[at];
+        (row.look == *look).then_some(row.digest)
     }
 
     pub(crate) fn insert(&mut self, path: &[u8], look: Look, digest: Digest) {
-        self.rows.insert(path.to_vec(), (look, digest));
-        self.changed = true;
+        self.fresh.insert(path.to_vec(), (look, digest));
+    }
+
+    fn path_of(&self, row: &Row) -> &[u8] {
+        &self.bytes[row.path.clone()]
     }
 
     /// Writes the table if it changed.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StoreError> {
-        if !self.changed {
+        if self.fresh.is_empty() {
             return Ok(());
         }
+        let mut rows: BTreeMap<&[u8], (Look, Digest)> = BTreeMap::new();
+        rows.extend(
+            self.rows
+                .iter()
+                .map(|row| (self.path_of(row), (row.look, row.digest))),
+        );
+        rows.extend(self.fresh.iter().map(|(path, row)| (path.as_slice(), *row)));
         let mut out = MAGIC.to_vec();
-        put_number(&mut out, self.rows.len() as u64);
-        for (path, (look, digest)) in &self.rows {
+        put_number(&mut out, rows.len() as u64);
+        for (path, (look, digest)) in rows {
             put_bytes(&mut out, path);
             put_number(&mut out, look.inode);
             put_number(&mut out, look.size);

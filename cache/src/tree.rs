@@ -68,6 +68,12 @@ impl Tree {
 
     /// Returns everything below a path, without the path itself, in the order of file lists.
     pub fn below(&self, path: &[u8]) -> Vec<Node<'_>> {
+        if let [list] = &self.layers[..] {
+            let shown = entries_below(list, path)
+                .iter()
+                .filter(|e| e.kind != Kind::Whiteout);
+            return shown.map(|entry| Node { entry, layer: 0 }).collect();
+        }
         let mut merged: BTreeMap<Key<'_>, Node<'_>> = BTreeMap::new();
         for (at, list) in self.layers.iter().enumerate() {
             if hides(list, path) || list.get(path).is_some_and(cuts) {

@@ -218,7 +218,7 @@ impl Worker for LocalWorker {
             Op::Local(op) => return Ok(Outcome::Done(Value::Local(op.name.as_str().into()))),
             Op::Exec(op) => {
                 let layers = self.layers(&base, task).await?;
-                let parts = (&self.store, &self.sandbox, &self.settings);
+                let parts = (&self.store, self.sandbox.as_ref(), &self.settings);
                 run_step(parts, op, layers, &key, task).await?
             }
             Op::Copy(op) => {
