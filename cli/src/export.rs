@@ -90,6 +90,7 @@ pub(crate) async fn facts_alone(build: &Build<'_>, built: &[Built]) -> Result<Fa
         force_compression: false,
         oci_mediatypes: true,
         annotations: Vec::new(),
+        promise: true,
     };
     Ok(facts(build, &bundle(build, built, &options, false).await?))
 }

@@ -340,7 +340,9 @@ fn outputs(
     if args.load || outputs.is_empty() && !tags.is_empty() {
         outputs.push(parse("type=image")?);
     }
-    for output in &outputs {
+    for output in &mut outputs {
+        // What only stays here needs no blob until somebody wants one.
+        output.image.promise = output.kind == OutputKind::Image && !output.push;
         if output.kind == OutputKind::Docker && n_platforms > 1 {
             let message = "docker exporter does not currently support exporting manifest lists";
             let hint = "build one --platform, or use type=oci";

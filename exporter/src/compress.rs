@@ -157,6 +157,40 @@ pub(crate) fn compress(
     })
 }
 
+/// Hashes what `produce` writes and keeps nothing.
+pub(crate) fn hash_only(
+    produce: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+) -> Result<LayerBlob, ExportError> {
+    let mut counter = Counter {
+        hasher: Hasher::new(Algorithm::Sha256),
+        size: 0,
+    };
+    produce(&mut counter)?;
+    let digest = counter.hasher.finish();
+    Ok(LayerBlob {
+        digest,
+        size: counter.size,
+        diff_id: digest,
+    })
+}
+
+struct Counter {
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Write for Counter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.hasher.update(data);
+        self.size += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
@@ -324,6 +358,15 @@ mod tests {
                 blob.size
             );
         }
+    }
+
+    #[test]
+    fn hashing_alone_gives_what_an_uncompressed_blob_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let kept = blob(&store, Compression::None, 1, 1 << 16);
+        let write = |out: &mut dyn Write| out.write_all(&text()).map_err(ExportError::write("x"));
+        assert_eq!(hash_only(write).unwrap(), kept);
     }
 
     #[test]

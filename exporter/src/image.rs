@@ -35,6 +35,9 @@ pub struct ImageOptions {
     pub oci_mediatypes: bool,
     /// Notes for manifests and indexes.
     pub annotations: Vec<Annotation>,
+    /// Name built layers by their uncompressed tar without making it: for an image that stays in
+    /// the store, which can make the bytes whenever somebody wants them.
+    pub promise: bool,
 }
 
 /// An image whose layers have their blobs: its config and its manifest.
@@ -256,6 +259,7 @@ mod tests {
             force_compression: false,
             oci_mediatypes,
             annotations: vec![],
+            promise: false,
         }
     }
 

@@ -6,10 +6,13 @@ use kiln_cache::{Layer, LayerBlob, Store, decompress, open_beneath};
 use kiln_graph::{Descriptor, Digest, MediaKind, media_type};
 use kiln_registry::Reference;
 
-use crate::compress::{Compression, compress, default_threads};
+use crate::compress::{Compression, compress, default_threads, hash_only};
 use crate::error::ExportError;
 use crate::image::ImageOptions;
 use crate::tar::write_layer_tar;
+
+/// The form in which the store remembers a tar that it does not keep.
+const DIFF: &str = "diff";
 
 /// A layer of an image that is to be exported.
 #[derive(Debug, Clone)]
@@ -65,6 +68,25 @@ pub fn layer_blob(
     Ok(blob)
 }
 
+/// Returns digest and size of a layer's uncompressed tar, which is hashed and not kept.
+fn layer_diff(store: &Store, layer: &Layer) -> Result<LayerBlob, ExportError> {
+    if let Some(blob) = store.layer_blob(&layer.id, DIFF)? {
+        return Ok(blob);
+    }
+    let root = layer
+        .open_root()
+        .map_err(ExportError::read(format!("layer `{}`", layer.id)))?;
+    let blob = hash_only(|out| {
+        write_layer_tar(
+            &layer.list,
+            &mut |entry| open_beneath(&root, &entry.path),
+            out,
+        )
+    })?;
+    store.record_layer_blob(&layer.id, DIFF, &blob)?;
+    Ok(blob)
+}
+
 /// Makes a layer ready for a manifest: compresses what was built, passes on what was pulled.
 pub fn prepare_layer(
     store: &Store,
@@ -73,6 +95,16 @@ pub fn prepare_layer(
 ) -> Result<PreparedLayer, ExportError> {
     let compression = options.compression;
     let blob = match layer {
+        ImageLayer::Built(layer) if options.promise => {
+            let diff = layer_diff(store, layer)?;
+            let media_type = Compression::None.media_type(options.is_oci());
+            let descriptor = Descriptor::new(media_type, diff.digest, diff.size);
+            return Ok(PreparedLayer {
+                descriptor,
+                diff_id: diff.diff_id,
+                mount_from: None,
+            });
+        }
         ImageLayer::Built(layer) => layer_blob(store, layer, compression)?,
         ImageLayer::Base {
             descriptor,

@@ -162,6 +162,7 @@ impl OutputSpec {
             force_compression: false,
             oci_mediatypes: kind != OutputKind::Docker,
             annotations: Vec::new(),
+            promise: false,
         };
         let (names, tar) = (Vec::new(), true);
         Self {

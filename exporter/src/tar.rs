@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 
-use kiln_cache::{Entry, FileList, Kind, Mtime, join_path, split_path};
+use kiln_cache::{Entry, FileList, Kind, join_path, split_path};
 
 use crate::error::{ExportError, shown};
 

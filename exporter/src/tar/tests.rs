@@ -1,6 +1,6 @@
 use std::io::Cursor;
 
-use kiln_cache::{TarEntry, TarKind, TarReader};
+use kiln_cache::{Mtime, TarEntry, TarKind, TarReader};
 use kiln_graph::Digest;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 
