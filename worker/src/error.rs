@@ -12,19 +12,14 @@ use kiln_runtime::RunError;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// What the Dockerfile asks for cannot be done with these files.
-    #[error("{0}")]
+    #[error(transparent)]
     Copy(#[from] CopyError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// A registry failed.
-    #[error("cannot get `{reference}`")]
-    Registry {
-        /// What was asked for.
-        reference: String,
-        /// Why not.
-        source: RegistryError,
-    },
+    /// A registry failed, or what it sent is wrong.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// An image is not what its manifest says, or kiln cannot use it.
     #[error("image `{reference}` cannot be used: {why}")]
     Image {

@@ -114,14 +114,7 @@ impl Images {
         {
             return Ok((descriptor, bytes));
         }
-        let manifest = self
-            .client
-            .manifest(reference, reference.digest())
-            .await
-            .map_err(|source| WorkerError::Registry {
-                reference: name.to_owned(),
-                source,
-            })?;
+        let manifest = self.client.manifest(reference, reference.digest()).await?;
         self.store.put_blob(&manifest.bytes)?;
         let descriptor = manifest.descriptor();
         self.store.set_reference(name, &descriptor)?;
@@ -136,8 +129,7 @@ impl Images {
         if let Some(bytes) = self.store.read_blob(&digest)? {
             return Ok(bytes);
         }
-        let manifest = self.client.manifest(reference, Some(digest)).await;
-        let manifest = manifest.map_err(|source| registry(reference, source))?;
+        let manifest = self.client.manifest(reference, Some(digest)).await?;
         self.store.put_blob(&manifest.bytes)?;
         Ok(manifest.bytes)
     }
@@ -155,11 +147,9 @@ impl Images {
             return parse(name, "config", &bytes);
         }
         let mut sink = Memory(Vec::new());
-        let fetched = self
-            .client
+        self.client
             .blob(reference, descriptor, &mut sink, &|_| ())
-            .await;
-        fetched.map_err(|source| registry(reference, source))?;
+            .await?;
         self.store.put_blob(&sink.0)?;
         parse(name, "config", &sink.0)
     }
@@ -188,7 +178,7 @@ impl Images {
         let (fetched, written) = futures_util::future::join(fetch, write).await;
         // A full disk ends the fetch, too, and is what the user must hear of.
         written?;
-        fetched.map_err(|source| registry(&reference, source))
+        Ok(fetched?)
     }
 
     /// Returns all layers of a snapshot, unpacked, lowest first.
@@ -307,13 +297,6 @@ fn id_on(below: &[SnapshotLayer], diff_id: &Digest) -> Digest {
     let mut encoder = Encoder::new("layer on");
     encoder.value(&id_of(below)).value(diff_id);
     encoder.finish()
-}
-
-fn registry(reference: &Reference, source: kiln_registry::RegistryError) -> WorkerError {
-    WorkerError::Registry {
-        reference: reference.to_string(),
-        source,
-    }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(
