@@ -5,21 +5,19 @@
 //! reads is never downloaded.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
-use kiln_cache::{BlobWriter, DirWriter, Layer, Store, StoreError, Tree, decompress};
-use kiln_graph::{
-    Algorithm, Descriptor, Digest, Encoder, Hasher, ImageConfig, Index, Manifest, MediaKind,
-    Platform,
-};
-use kiln_registry::{BlobSink, Client, Reference, choose_manifest};
+use kiln_cache::{Layer, Store, StoreError};
+use kiln_graph::{Descriptor, Digest, Encoder, ImageConfig, Index, Manifest, MediaKind, Platform};
+use kiln_registry::{Client, Reference, choose_manifest};
 use kiln_solver::{Direction, Task, blocking};
 
-use crate::error::{UnpackError, WorkerError};
+use crate::copy::tree_of;
+use crate::error::WorkerError;
+use crate::inflate::unpack_blob;
+use crate::sink::{Channel, Memory, write_chunks};
 use crate::snapshot::{Origin, Snapshot, SnapshotLayer, id_of};
-use crate::unpack::unpack_layer;
 
 /// Longest image config in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -267,7 +265,7 @@ impl Images {
         if let Some(found) = self.unpacked(below, layer)? {
             return Ok(found);
         }
-        let tree = Tree::new(lower.iter().map(|layer| Arc::clone(&layer.list)).collect());
+        let tree = tree_of(lower);
         let (store, origin, diff_id) = (self.store.clone(), Arc::clone(origin), layer.id);
         let (task, on_id) = (task.clone(), id_on(below, &layer.id));
         blocking(move || {
@@ -337,159 +335,4 @@ fn chain(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Snapsh
         });
     }
     Ok(Snapshot::of_image(layers))
-}
-
-/// Unpacks a blob: one thread inflates and hashes, the other one writes files.
-fn unpack_blob(
-    store: &Store,
-    origin: &Origin,
-    below: &Tree,
-    (diff_id, on_id): (Digest, Digest),
-) -> Result<Layer, WorkerError> {
-    let failed = |source| WorkerError::Unpack {
-        layer: diff_id,
-        source,
-    };
-    let missing = || StoreError::Damaged {
-        what: format!("blob {}", origin.blob.digest),
-    };
-    let blob = store.open_blob(&origin.blob.digest)?.ok_or_else(missing)?;
-    let staging = store.stage_layer()?;
-    let dir = staging.fs_dir();
-    let open = |source| WorkerError::Io {
-        what: "open",
-        path: dir.clone(),
-        source,
-    };
-    let writer = DirWriter::new(&dir).map_err(open)?;
-    let (sender, receiver) = std::sync::mpsc::sync_channel(CHUNKS);
-    let (digest, unpacked) = std::thread::scope(|scope| {
-        let inflate = scope.spawn(move || inflate(blob, &sender));
-        let unpacked = unpack_layer(
-            Chunks {
-                receiver,
-                chunk: Vec::new(),
-                at: 0,
-            },
-            below,
-            writer,
-        );
-        (inflate.join(), unpacked)
-    });
-    let digest = digest.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    // An archive that ends early is malformed because the blob was.
-    let digest = digest.map_err(failed)?;
-    let unpacked = unpacked.map_err(failed)?;
-    if digest != diff_id {
-        return Err(failed(UnpackError::WrongDigest {
-            expected: diff_id,
-            actual: digest,
-        }));
-    }
-    let id = if unpacked.used_below { on_id } else { diff_id };
-    Ok(staging.commit(&id, &Arc::new(unpacked.list))?)
-}
-
-/// Sends the uncompressed bytes of a blob and returns their SHA-256.
-fn inflate(
-    blob: std::fs::File,
-    sender: &std::sync::mpsc::SyncSender<Vec<u8>>,
-) -> Result<Digest, UnpackError> {
-    let mut stream = decompress(blob)?;
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    loop {
-        let mut chunk = vec![0; 256 * 1024];
-        let mut filled = 0;
-        while filled < chunk.len() {
-            match stream.read(&mut chunk[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(UnpackError::Read(error)),
-            }
-        }
-        chunk.truncate(filled);
-        if chunk.is_empty() {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&chunk);
-        // The other side gave up and says why.
-        if sender.send(chunk).is_err() {
-            return Ok(hasher.finish());
-        }
-    }
-}
-
-/// Reads what [`inflate`] sends.
-struct Chunks {
-    receiver: std::sync::mpsc::Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() {
-            let Ok(chunk) = self.receiver.recv() else {
-                return Ok(0);
-            };
-            (self.chunk, self.at) = (chunk, 0);
-        }
-        let n = buffer.len().min(self.chunk.len() - self.at);
-        buffer[..n].copy_from_slice(&self.chunk[self.at..self.at + n]);
-        self.at += n;
-        Ok(n)
-    }
-}
-
-/// Keeps a small blob in memory.
-struct Memory(Vec<u8>);
-
-impl BlobSink for Memory {
-    async fn write(&mut self, chunk: bytes::Bytes) -> io::Result<()> {
-        self.0.extend_from_slice(&chunk);
-        Ok(())
-    }
-
-    async fn finish(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Hands chunks to the thread that writes them.
-struct Channel(Option<tokio::sync::mpsc::Sender<bytes::Bytes>>);
-
-impl BlobSink for Channel {
-    async fn write(&mut self, chunk: bytes::Bytes) -> io::Result<()> {
-        let closed = || io::Error::other("the blob could not be written");
-        let sender = self.0.as_ref().ok_or_else(closed)?;
-        sender.send(chunk).await.map_err(|_| closed())
-    }
-
-    async fn finish(&mut self) -> io::Result<()> {
-        self.0 = None;
-        Ok(())
-    }
-}
-
-/// Writes chunks to a blob and makes it visible if it is the right one.
-///
-/// A fetch that failed closes the channel early: the digest is wrong then, and the caller
-/// reports the fetch.
-fn write_chunks(
-    mut receiver: tokio::sync::mpsc::Receiver<bytes::Bytes>,
-    mut writer: BlobWriter,
-    digest: Digest,
-) -> Result<(), StoreError> {
-    while let Some(chunk) = receiver.blocking_recv() {
-        writer.write_all(&chunk).map_err(|source| StoreError::Io {
-            what: "write",
-            path: digest.to_string().into(),
-            source,
-        })?;
-    }
-    match writer.commit(Some(&digest)) {
-        Ok(_) | Err(StoreError::WrongDigest { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
 }

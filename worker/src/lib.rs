@@ -10,10 +10,13 @@
 //! ```
 
 mod apply;
+mod copy;
 mod error;
 mod images;
+mod inflate;
 mod plan;
 mod select;
+mod sink;
 mod snapshot;
 mod step;
 mod unarchive;

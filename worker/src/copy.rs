@@ -1,0 +1,213 @@
+//! COPY, ADD and WORKDIR: a plan made on file lists, then written as a layer.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_cache::{FileList, Kind, Layer, Mtime, Store, StoreError, Tree};
+use kiln_graph::{Copy, CopySource, Digest, MakeDir, Owner};
+
+use crate::apply::{Source, SourceBytes, write_plan};
+use crate::error::{CopyError, WorkerError};
+use crate::plan::{Overrides, Plan};
+use crate::select::select;
+use crate::unarchive::{may_be_archive, unpack_into};
+use crate::users::{Ids, needs_files, owner_of_user, resolve};
+
+/// Longest `/etc/passwd` or `/etc/group` that is read, in bytes.
+const MAX_USER_FILE: u64 = 10 << 20;
+
+/// A file operation on top of unpacked layers.
+pub(crate) struct CopyJob {
+    store: Store,
+    layers: Vec<Layer>,
+}
+
+impl CopyJob {
+    pub(crate) fn new(store: &Store, layers: Vec<Layer>) -> Self {
+        Self {
+            store: store.clone(),
+            layers,
+        }
+    }
+
+    pub(crate) fn copy(&self, op: &Copy, sources: &[Source]) -> Result<Digest, WorkerError> {
+        let below = tree_of(&self.layers);
+        let owner = op
+            .owner
+            .as_ref()
+            .map(|owner| self.ids(owner, &below))
+            .transpose()?;
+        let mut plan = Plan::new(
+            &below,
+            Overrides {
+                owner,
+                mode: op.mode,
+            },
+            now(),
+        );
+        let spool = Spool::new(&self.store);
+        for source in &op.sources {
+            match source {
+                CopySource::Inline(file) => plan.copy_inline(file, &op.destination)?,
+                CopySource::Path { input, path } => {
+                    let number = input - 1;
+                    copy_path(&mut plan, op, (number, &sources[number]), path, &spool)?;
+                }
+            }
+        }
+        self.write(plan, sources)
+    }
+
+    pub(crate) fn make_dir(&self, op: &MakeDir) -> Result<Digest, WorkerError> {
+        let below = tree_of(&self.layers);
+        let owner = self.ids(&owner_of_user(&op.user), &below)?;
+        let overrides = Overrides {
+            owner: Some(owner),
+            mode: Some(op.mode),
+        };
+        let mut plan = Plan::new(&below, overrides, now());
+        plan.make_dir(&op.path)?;
+        self.write(plan, &[])
+    }
+
+    fn write(&self, plan: Plan<'_>, sources: &[Source]) -> Result<Digest, WorkerError> {
+        let planned = plan.finish();
+        let staging = self.store.stage_layer()?;
+        write_plan(&staging, &planned, sources)?;
+        let entries = planned.into_iter().map(|planned| planned.entry).collect();
+        let list = Arc::new(FileList::new(entries));
+        let id = list.content_id();
+        staging.commit(&id, &list)?;
+        Ok(id)
+    }
+
+    fn ids(&self, owner: &Owner, tree: &Tree) -> Result<Ids, WorkerError> {
+        if !needs_files(owner) {
+            return Ok(resolve(owner, "", "")?);
+        }
+        let passwd = self.user_file(tree, b"etc/passwd")?;
+        let group = self.user_file(tree, b"etc/group")?;
+        Ok(resolve(owner, &passwd, &group)?)
+    }
+
+    /// Reads a small text file of the image; anything that is not one counts as empty.
+    fn user_file(&self, tree: &Tree, path: &[u8]) -> Result<String, WorkerError> {
+        let path = tree.resolve(path).map_err(CopyError::from)?;
+        let Some(node) = tree.get(&path) else {
+            return Ok(String::new());
+        };
+        let file = tree.file_of(node);
+        if !matches!(file.entry.kind, Kind::File { size, .. } if size <= MAX_USER_FILE) {
+            return Ok(String::new());
+        }
+        let mut bytes = Vec::new();
+        let opened = self.layers[file.layer].open(&file.entry.path);
+        let read = opened.and_then(|file| file.take(MAX_USER_FILE).read_to_end(&mut bytes));
+        let path = String::from_utf8_lossy(&path).into_owned().into();
+        read.map_err(|source| WorkerError::Io {
+            what: "read",
+            path,
+            source,
+        })?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// A folder for what archives hold; gone when dropped.
+struct Spool(PathBuf);
+
+impl Spool {
+    fn new(store: &Store) -> Self {
+        Self(store.temp_path())
+    }
+
+    /// Returns a folder of its own for one archive.
+    fn folder(&self, archive: &str) -> Result<PathBuf, WorkerError> {
+        let path = self.0.join(Digest::blake3(archive).hex());
+        let failed = |source| WorkerError::Io {
+            what: "write",
+            path: path.clone(),
+            source,
+        };
+        fs::create_dir_all(&path).map_err(failed)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "unpacked files stay");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn copy_path(
+    plan: &mut Plan<'_>,
+    op: &Copy,
+    (number, source): (usize, &Source),
+    path: &str,
+    spool: &Spool,
+) -> Result<(), WorkerError> {
+    for selected in select(&source.tree, path).map_err(|e| with_hint(e, source))? {
+        let node = source.tree.get(&selected.real);
+        if let Some(node) = node.filter(|node| op.unpack && may_be_archive(node.entry)) {
+            let name = String::from_utf8_lossy(&selected.path).into_owned();
+            let opened = source.open(node);
+            let failed = |error| StoreError::Io {
+                what: "read",
+                path: name.clone().into(),
+                source: error,
+            };
+            let file = opened.map_err(failed)?;
+            let folder = spool.folder(&name)?;
+            if unpack_into(plan, (&name, file), &op.destination, &folder)? {
+                continue;
+            }
+        }
+        plan.copy((number, &source.tree), &selected, &op.destination)?;
+    }
+    // A wildcard that matched nothing still makes the destination.
+    if op.destination.ends_with('/') {
+        plan.make_dir(&op.destination)?;
+    }
+    Ok(())
+}
+
+/// The time that new directories get.
+fn now() -> Mtime {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    Mtime {
+        seconds,
+        nanoseconds: since.subsec_nanos(),
+    }
+}
+
+/// Says which ignore pattern is to blame for a missing source.
+pub(crate) fn with_hint(error: CopyError, source: &Source) -> CopyError {
+    let (CopyError::NotFound { path, .. }, SourceBytes::Context(context)) = (&error, &source.bytes)
+    else {
+        return error;
+    };
+    let relative = path.trim_matches('/');
+    let line = context.ignore().excluded_by(relative.as_bytes());
+    let hint = line.map(|line| format!("it is excluded by line {line} of the ignore file"));
+    CopyError::NotFound {
+        path: path.clone(),
+        hint,
+    }
+}
+
+/// Returns the tree that unpacked layers show.
+pub(crate) fn tree_of(layers: &[Layer]) -> Tree {
+    Tree::new(layers.iter().map(|layer| Arc::clone(&layer.list)).collect())
+}
