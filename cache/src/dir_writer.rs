@@ -89,21 +89,19 @@ impl DirWriter {
                 rustix::fs::linkat(&self.root, target.as_slice(), parent, &name, flags)?;
                 return Ok(None);
             }
-            Kind::CharDevice { major, minor } => {
-                make_node(
-                    parent,
-                    &name,
-                    FileType::CharacterDevice,
-                    makedev(*major, *minor),
-                )?;
-            }
-            Kind::BlockDevice { major, minor } => {
-                make_node(
-                    parent,
-                    &name,
-                    FileType::BlockDevice,
-                    makedev(*major, *minor),
-                )?;
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                let kind = match entry.kind {
+                    Kind::CharDevice { .. } => FileType::CharacterDevice,
+                    _ => FileType::BlockDevice,
+                };
+                match make_node(parent, &name, kind, makedev(*major, *minor)) {
+                    // Only root may make devices: the list has it, and so have exports.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        tracing::debug!(path = %entry.path.escape_ascii(), "device not made");
+                        return Ok(None);
+                    }
+                    other => other?,
+                }
             }
             Kind::Fifo => make_node(parent, &name, FileType::Fifo, 0)?,
             Kind::Whiteout => {

@@ -12,6 +12,7 @@ use kiln_runtime::{Cancel, Exit, InlineFile, Privilege, RunError, Sandbox, Step}
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
 
+use crate::copy::tree_of;
 use crate::error::WorkerError;
 
 /// Bytes of output kept for the message about a failing step.
@@ -140,12 +141,7 @@ fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Stagi
 
 impl Job {
     fn run(self, cancel: &Cancel) -> Result<Outcome<Digest>, WorkerError> {
-        let below = Tree::new(
-            self.layers
-                .iter()
-                .map(|layer| Arc::clone(&layer.list))
-                .collect(),
-        );
+        let below = tree_of(&self.layers);
         prepare_root(&self.step.upper, &below)?;
         let mut output = Output::new(&self.store, &self.task)?;
         let result = self.sandbox.run(&self.step, cancel, &mut |stream, data| {
