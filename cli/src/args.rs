@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, propagate_version = true)]
 pub(crate) struct Cli {
-    /// Folder that keeps layers, blobs and the cache [default: $XDG_DATA_HOME/kiln, or
-    /// /var/lib/kiln for root]
+    /// Folder that keeps layers, blobs and the cache (default: $XDG_DATA_HOME/kiln, or
+    /// /var/lib/kiln for root)
     #[arg(long, global = true, env = "KILN_ROOT", value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// What to do.
@@ -36,10 +36,10 @@ pub(crate) struct BuildArgs {
     /// Folder that COPY and ADD take files from
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
-    /// Name of the image, NAME[:TAG]; may be given several times
+    /// Name of the image, NAME or NAME:TAG; may be given several times
     #[arg(short, long, value_name = "NAME")]
     pub(crate) tag: Vec<String>,
-    /// Dockerfile [default: CONTEXT/Dockerfile]; `-` reads it from standard input
+    /// Dockerfile (default: CONTEXT/Dockerfile); `-` reads it from standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<String>,
     /// Set a build argument, NAME=VALUE; NAME alone takes the value from the environment
@@ -48,7 +48,7 @@ pub(crate) struct BuildArgs {
     /// Another context, NAME=FOLDER or NAME=docker-image://REFERENCE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
-    /// Stage to build [default: the last one]
+    /// Stage to build (default: the last one)
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
     /// Platform of the image, such as linux/arm64; several give one index
@@ -101,7 +101,7 @@ pub(crate) struct BuildArgs {
     /// Print only the digest of the image
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// How many steps run at once [default: no limit]
+    /// How many steps run at once (default: no limit)
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
     /// Print the graph instead of building

@@ -1,7 +1,7 @@
 //! kiln on the command line: arguments, environment, progress, exit codes.
 //!
 //! The only crate that prints, reads the environment, or decides how the process ends. A command
-//! is: resolve what was typed ([`plan`]), call the libraries, report.
+//! is: resolve what was typed (`plan`), call the libraries, report.
 
 mod args;
 mod commands;

@@ -1,6 +1,6 @@
 //! Spans and diagnostics: what is wrong with a Dockerfile, and where.
 //!
-//! A diagnostic is data; [`crate::render`] makes text of it. Spans are byte ranges of the text that
+//! A diagnostic is data; [`crate::render()`] makes text of it. Spans are byte ranges of the text that
 //! was parsed, so a diagnostic is only of use together with that text.
 
 use std::ops::Range;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The crate is pure: no file, no network, no clock, no environment. What is wrong with a
-//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render`] makes text of it.
+//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render()`] makes text of it.
 //! The language is that of BuildKit's frontend; where that is odd, this is odd in the same way.
 //! What kiln does not build yet is refused in a sentence, never left out in silence.
 //!

@@ -77,7 +77,7 @@ pub enum NoCache {
     Stages(Vec<String>),
 }
 
-/// An image that must be known before [`crate::compile`].
+/// An image that must be known before [`crate::compile()`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRequest {
     /// The reference as written, variables expanded.
