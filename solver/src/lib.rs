@@ -1,6 +1,6 @@
 //! Evaluates a graph: keys, single flight, parallel run, events; knows no Dockerfile and no Linux.
 //!
-//! [`solve`] walks the graph from its sources to the targets. What a vertex means is the business
+//! [`solve()`] walks the graph from its sources to the targets. What a vertex means is the business
 //! of a [`Worker`]: it says what a vertex's key is, looks for a recorded action, and runs what has
 //! none. The solver decides only what is done when, and that nothing is done twice.
 //!
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Progress is data: a [`Reporter`] sends [`Event`]s, renderers live elsewhere. Blocking work
-//! crosses from async code by [`blocking`] and by nothing else.
+//! crosses from async code by [`blocking()`] and by nothing else.
 
 mod blocking;
 mod claims;
