@@ -7,6 +7,7 @@
 //! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
 //! logs/HEX                output of a step, whole
 //! contexts/HEX            stat table of one build context
+//! locks/HEX               held while a process makes what has this key
 //! tmp/SESSION/            what one process is writing; its lock file is held while it lives
 //! ```
 //!
@@ -53,7 +54,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         make_dir(root)?;
         check_version(root)?;
-        for dir in ["blobs/sha256", "layers", "logs", "contexts", "tmp"] {
+        for dir in ["blobs/sha256", "layers", "logs", "contexts", "locks", "tmp"] {
             make_dir(&root.join(dir))?;
         }
         let session = Session::start(&root.join("tmp"))?;

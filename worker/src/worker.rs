@@ -11,9 +11,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kiln_cache::{Context, FileList, Layer, Store, Tree, Wildcard};
+use kiln_cache::{Context, FileList, KeyLock, Store, Tree, Wildcard};
 use kiln_graph::{Copy, CopySource, Digest, Encoder, Graph, Op, Vertex};
 use kiln_solver::{Outcome, Task, Worker, blocking};
 use tokio::sync::OnceCell;
@@ -28,6 +28,9 @@ use crate::step::{LazySandbox, StepSettings, run_step};
 
 /// How often a context is read again because a wildcard found a link to something else.
 const MAX_CONTEXT_ROUNDS: usize = 8;
+
+/// The longest pause between two looks at a lock that somebody else holds.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Works on vertices with this machine's store, sandbox and registries.
 #[derive(Debug)]
@@ -135,10 +138,6 @@ impl LocalWorker {
         }
         Ok(sources)
     }
-
-    async fn layers(&self, snapshot: &Snapshot, task: &Task) -> Result<Vec<Layer>, WorkerError> {
-        self.images.layers(snapshot, task).await
-    }
 }
 
 impl Worker for LocalWorker {
@@ -199,29 +198,67 @@ impl Worker for LocalWorker {
         key: Option<&Digest>,
         task: &Task,
     ) -> Result<Outcome<Value>, WorkerError> {
-        let started = Instant::now();
-        let base = base_of(inputs);
-        let key = key.copied().unwrap_or(vertex.digest);
-        let outcome = match &vertex.op {
+        match &vertex.op {
             Op::Image(op) => {
                 let missing = || WorkerError::image(&op.reference, "it was not resolved");
                 let image = self.resolved.get(&op.manifest).ok_or_else(missing)?;
                 return Ok(Outcome::Done(Value::Snapshot(image.snapshot.clone())));
             }
             Op::Local(op) => return Ok(Outcome::Done(Value::Local(op.name.as_str().into()))),
+            Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) => {}
+        }
+        let key = key.copied().unwrap_or(vertex.digest);
+        let _lock = self.lock(&key, task).await?;
+        if !vertex.meta.ignore_cache
+            && let Some(value) = self.lookup(&key, vertex, inputs, task).await?
+        {
+            // Another process made it while we waited.
+            return Ok(Outcome::Done(value));
+        }
+        self.make(vertex, &base_of(inputs), inputs, &key, task)
+            .await
+    }
+}
+
+impl LocalWorker {
+    /// Waits until no other process makes what has this key.
+    async fn lock(&self, key: &Digest, task: &Task) -> Result<KeyLock, WorkerError> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(lock) = self.store.try_lock_key(key)? {
+                return Ok(lock);
+            }
+            task.status("waiting for another build that makes the same");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Runs a vertex that makes a layer, and records the action.
+    async fn make(
+        &self,
+        vertex: &Vertex,
+        base: &Snapshot,
+        inputs: &[Option<Value>],
+        key: &Digest,
+        task: &Task,
+    ) -> Result<Outcome<Value>, WorkerError> {
+        let started = Instant::now();
+        let layers = self.images.layers(base, task).await?;
+        let outcome = match &vertex.op {
+            Op::Image(_) | Op::Local(_) => unreachable!("sources make no layer"),
             Op::Exec(op) => {
-                let layers = self.layers(&base, task).await?;
                 let parts = (&self.store, self.sandbox.as_ref(), &self.settings);
-                run_step(parts, op, layers, &key, task).await?
+                run_step(parts, op, layers, key, task).await?
             }
             Op::Copy(op) => {
                 let sources = self.sources(inputs, task).await?;
-                let job = CopyJob::new(&self.store, self.layers(&base, task).await?);
+                let job = CopyJob::new(&self.store, layers);
                 let op = op.clone();
                 Outcome::Done(blocking(move || job.copy(&op, &sources)).await?)
             }
             Op::MakeDir(op) => {
-                let job = CopyJob::new(&self.store, self.layers(&base, task).await?);
+                let job = CopyJob::new(&self.store, layers);
                 let op = op.clone();
                 Outcome::Done(blocking(move || job.make_dir(&op)).await?)
             }
@@ -231,7 +268,7 @@ impl Worker for LocalWorker {
                 let name = &vertex.meta.name;
                 let action = self
                     .store
-                    .record_action(&key, &layer, name, started.elapsed())?;
+                    .record_action(key, &layer, name, started.elapsed())?;
                 Ok(Outcome::Done(Value::Snapshot(
                     base.with_layer(layer, action.created),
                 )))
