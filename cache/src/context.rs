@@ -44,9 +44,18 @@ pub struct Context {
 #[derive(Default)]
 struct Selection {
     // In the order of file lists for each path that was selected.
-    entries: Vec<(Entry, Option<Look>)>,
+    entries: Vec<Seen>,
     // Ignored directories, which are needed after all when an exception is inside.
     ignored_dirs: HashMap<Vec<u8>, Entry>,
+}
+
+/// An entry that was found.
+struct Seen {
+    entry: Entry,
+    /// What a file looks like.
+    look: Option<Look>,
+    /// Device and inode of a file that has several names.
+    file: Option<(u64, u64)>,
 }
 
 impl Context {
@@ -106,20 +115,20 @@ impl Context {
                 continue;
             }
             let next = join_path(&at, &name);
-            let Some((entry, look)) = self.stat(&next)? else {
+            let Some(seen) = self.stat(&next)? else {
                 return Ok(());
             };
-            let link = match &entry.kind {
+            let link = match &seen.entry.kind {
                 Kind::Symlink { target } => Some(target.clone()),
                 _ => None,
             };
-            let is_dir = entry.is_dir();
+            let is_dir = seen.entry.is_dir();
             if self.is_ignored(&next).0 {
                 if is_dir {
-                    selection.ignored_dirs.insert(next.clone(), entry);
+                    selection.ignored_dirs.insert(next.clone(), seen.entry);
                 }
             } else {
-                selection.entries.push((entry, look));
+                selection.entries.push(seen);
             }
             match link {
                 Some(target) if links < MAX_LINKS => {
@@ -146,7 +155,7 @@ impl Context {
     }
 
     /// Looks at one path, whose parents are directories.
-    fn stat(&self, path: &[u8]) -> Result<Option<(Entry, Option<Look>)>, StoreError> {
+    fn stat(&self, path: &[u8]) -> Result<Option<Seen>, StoreError> {
         let (parent, name) = split_path(path);
         let failed = |error: io::Error| self.failed(path, error);
         let mut dir = self.root.try_clone().map_err(failed)?;
@@ -206,11 +215,13 @@ impl Context {
                 path: found.path.to_vec(),
                 source,
             };
-            if let Some((entry, look)) = read_entry(found).map_err(failed)? {
+            if let Some(seen) = read_entry(found).map_err(failed)? {
                 if ignored {
-                    selection.ignored_dirs.insert(found.path.to_vec(), entry);
+                    selection
+                        .ignored_dirs
+                        .insert(found.path.to_vec(), seen.entry);
                 } else {
-                    selection.entries.push((entry, look));
+                    selection.entries.push(seen);
                 }
             }
             Ok::<_, WalkError>(Step::Into)
@@ -224,18 +235,22 @@ impl Context {
         let hashed: Vec<(Entry, Option<(Look, Digest)>)> = selection
             .entries
             .into_par_iter()
-            .map(|(mut entry, look)| {
-                let Some(look) = look else {
-                    return Ok((entry, None));
-                };
-                if let Some(known) = known(&entry.path, &look) {
-                    let size = look_size(&entry);
-                    set_digest(&mut entry, size, known);
-                    return Ok((entry, None));
-                }
-                let fresh = self.hash_file(&mut entry)?;
-                Ok((entry, fresh))
-            })
+            .map(
+                |Seen {
+                     mut entry, look, ..
+                 }| {
+                    let Some(look) = look else {
+                        return Ok((entry, None));
+                    };
+                    if let Some(known) = known(&entry.path, &look) {
+                        let size = look_size(&entry);
+                        set_digest(&mut entry, size, known);
+                        return Ok((entry, None));
+                    }
+                    let fresh = self.hash_file(&mut entry)?;
+                    Ok((entry, fresh))
+                },
+            )
             .collect::<Result<_, StoreError>>()?;
         let mut entries = Vec::with_capacity(hashed.len());
         for (entry, fresh) in hashed {
@@ -291,18 +306,38 @@ impl Selection {
     /// Adds ignored directories that have something selected inside; leaves each path once.
     fn finish(&mut self) {
         let mut needed: Vec<Entry> = Vec::new();
-        for (entry, _) in &self.entries {
+        for Seen { entry, .. } in &self.entries {
             let mut parent = split_path(&entry.path).0;
             while !parent.is_empty() {
                 needed.extend(self.ignored_dirs.remove(parent));
                 parent = split_path(parent).0;
             }
         }
+        let plain = |entry| Seen {
+            entry,
+            look: None,
+            file: None,
+        };
+        self.entries.extend(needed.into_iter().map(plain));
         self.entries
-            .extend(needed.into_iter().map(|entry| (entry, None)));
-        self.entries
-            .sort_by(|(a, _), (b, _)| compare_paths(&a.path, &b.path));
-        self.entries.dedup_by(|(a, _), (b, _)| a.path == b.path);
+            .sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
+        self.entries.dedup_by(|a, b| a.entry.path == b.entry.path);
+        // Of the names of one file the first is the file, the others link to it.
+        let mut first_names: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+        for seen in &mut self.entries {
+            let Some(file) = seen.file else { continue };
+            match first_names.get(&file) {
+                None => {
+                    first_names.insert(file, seen.entry.path.clone());
+                }
+                Some(first) => {
+                    seen.entry.kind = Kind::Hardlink {
+                        target: first.clone(),
+                    };
+                    seen.look = None;
+                }
+            }
+        }
     }
 }
 
@@ -337,7 +372,7 @@ fn set_digest(entry: &mut Entry, size: u64, digest: Digest) {
 }
 
 /// Makes an entry as an image has it: root's, with the one attribute that programs need.
-fn read_entry(found: &Found<'_>) -> io::Result<Option<(Entry, Option<Look>)>> {
+fn read_entry(found: &Found<'_>) -> io::Result<Option<Seen>> {
     let stat = found.stat;
     let unhashed = Digest::new(Algorithm::Blake3, [0; 32]);
     let file = || {
@@ -358,7 +393,9 @@ fn read_entry(found: &Found<'_>) -> io::Result<Option<(Entry, Option<Look>)>> {
         }
     }
     let look = is_file.then(|| Look::of(stat));
-    Ok(Some((entry, look)))
+    let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    let file = (is_file && stat.stx_nlink > 1).then_some((device, stat.stx_ino));
+    Ok(Some(Seen { entry, look, file }))
 }
 
 #[cfg(test)]

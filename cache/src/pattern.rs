@@ -41,12 +41,17 @@ struct Class {
 
 /// Says why a pattern cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{pattern}` is not a valid pattern (line {line})")]
+#[error("`{pattern}` is not a valid pattern{}", at_line(*line))]
 pub struct PatternError {
     /// The pattern as written.
     pub pattern: String,
-    /// Its line in the ignore file, from 1; 1 for a wildcard.
-    pub line: usize,
+    /// Its line in the ignore file, from 1; none for a wildcard.
+    pub line: Option<usize>,
+}
+
+fn at_line(line: Option<usize>) -> String {
+    line.map(|line| format!(" (line {line})"))
+        .unwrap_or_default()
 }
 
 /// Which patterns matched a folder; what is below it starts from there.
@@ -73,9 +78,9 @@ impl IgnoreList {
             let cleaned = clean(rest);
             let error = || PatternError {
                 pattern: String::from_utf8_lossy(written).into_owned(),
-                line: at + 1,
+                line: Some(at + 1),
             };
-            if rest.is_empty() {
+            if rest.is_empty() || negated && cleaned == b"." {
                 return Err(error());
             }
             let tokens = compile(&cleaned, true).ok_or_else(error)?;
@@ -104,12 +109,16 @@ impl IgnoreList {
     }
 
     /// Returns whether `path` is ignored, and the state for what is below it.
+    ///
+    /// As moby/patternmatcher has it, a pattern that would not change the decision so far is not
+    /// tried, unless it holds for the parent: so an exception for a folder holds for what is
+    /// below only where it changed something.
     pub fn check(&self, path: &[u8], parent: &IgnoreState) -> (bool, IgnoreState) {
         let mut ignored = false;
         let mut state = parent.clone();
-        for (pattern, matched) in self.patterns.iter().zip(&mut state.0) {
-            *matched = *matched || matches(&pattern.tokens, path);
-            if *matched {
+        for (pattern, hit) in self.patterns.iter().zip(&mut state.0) {
+            *hit = *hit || pattern.negated == ignored && matches(&pattern.tokens, path);
+            if *hit {
                 ignored = !pattern.negated;
             }
         }
@@ -146,7 +155,7 @@ impl Wildcard {
     pub fn parse(pattern: &[u8]) -> Result<Self, PatternError> {
         let error = || PatternError {
             pattern: String::from_utf8_lossy(pattern).into_owned(),
-            line: 1,
+            line: None,
         };
         compile(pattern, false).map(Self).ok_or_else(error)
     }
@@ -327,6 +336,10 @@ mod tests {
             ("*\n!a/b/keep", "a/b/keep", false),
             ("*\n!a/b/keep", "a/b/other", true),
             ("*\n!keep\nkeep", "keep", true),
+            ("**/*.log\n!logs", "logs/x.log", true),
+            ("a/*\n!a", "a/x", true),
+            ("*/*/*\n!a/b", "a/b/x", true),
+            ("a\n!a/b\na", "a/b", false),
             ("# comment\nfoo", "# comment", false),
             (" # not", "# not", true),
             ("\\#x", "#x", true),
@@ -355,7 +368,7 @@ mod tests {
     #[test]
     fn malformed_patterns_are_refused_with_their_line() {
         let error = IgnoreList::parse(b"ok\n[a").unwrap_err();
-        assert_eq!((error.pattern.as_str(), error.line), ("[a", 2));
+        assert_eq!((error.pattern.as_str(), error.line), ("[a", Some(2)));
         assert!(IgnoreList::parse(b"!").is_err());
     }
 

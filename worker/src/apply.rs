@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use kiln_cache::{Content, Context, DirWriter, Kind, Layer, Node, Staging, Tree};
+use kiln_cache::{Content, Context, DirWriter, Kind, Layer, Node, Staging, StoreError, Tree};
 
 use crate::error::WorkerError;
 use crate::plan::{Bytes, Planned};
@@ -60,7 +60,7 @@ pub(crate) fn write_plan(
         };
         if planned.entry.kind != (Kind::File { size, digest }) {
             let path = path_of(planned, sources);
-            return Err(kiln_cache::StoreError::Changed { path }.into());
+            return Err(WorkerError::Context(StoreError::Changed { path }));
         }
     }
     writer.finish().map_err(failed("write", b""))

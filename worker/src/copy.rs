@@ -63,7 +63,11 @@ impl CopyJob {
 
     pub(crate) fn make_dir(&self, op: &MakeDir) -> Result<Digest, WorkerError> {
         let below = tree_of(&self.layers);
-        let owner = self.ids(&owner_of_user(&op.user), &below)?;
+        let owner = match self.ids(&owner_of_user(&op.user), &below) {
+            // As BuildKit: only a RUN needs to know who the user is.
+            Err(WorkerError::Copy(CopyError::UnknownName { .. })) => Ids { uid: 0, gid: 0 },
+            ids => ids?,
+        };
         let overrides = Overrides {
             owner: Some(owner),
             mode: Some(op.mode),
@@ -165,7 +169,7 @@ fn copy_path(
                 path: name.clone().into(),
                 source: error,
             };
-            let file = opened.map_err(failed)?;
+            let file = opened.map_err(failed).map_err(WorkerError::Context)?;
             let folder = spool.folder(&name)?;
             if unpack_into(plan, (&name, file), &op.destination, &folder)? {
                 continue;

@@ -14,6 +14,9 @@ pub enum WorkerError {
     /// What the Dockerfile asks for cannot be done with these files.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// The build context cannot be read.
+    #[error(transparent)]
+    Context(StoreError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),

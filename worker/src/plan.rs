@@ -80,7 +80,20 @@ impl<'a> Plan<'a> {
     /// Makes a directory and its missing parents; one that exists is left alone.
     pub(crate) fn make_dir(&mut self, path: &str) -> Result<Vec<u8>, CopyError> {
         let path = self.resolve(path.as_bytes())?;
-        self.make_dirs(&path)?;
+        self.make_dirs(&path, self.overrides)?;
+        Ok(path)
+    }
+
+    /// Makes the directory that an archive is unpacked in: `--chown` counts, `--chmod` does not.
+    pub(crate) fn make_archive_dir(&mut self, path: &str) -> Result<Vec<u8>, CopyError> {
+        let path = self.resolve(path.as_bytes())?;
+        self.make_dirs(
+            &path,
+            Overrides {
+                mode: None,
+                ..self.overrides
+            },
+        )?;
         Ok(path)
     }
 
@@ -135,34 +148,56 @@ impl<'a> Plan<'a> {
     }
 
     /// Puts an entry of an archive; what is in the way goes, directories merge.
-    pub(crate) fn put_unpacked(&mut self, entry: Entry, bytes: Bytes) -> Result<(), CopyError> {
+    ///
+    /// `--chown` replaces the archive's owners; parents that the archive leaves out are root's.
+    pub(crate) fn put_unpacked(&mut self, mut entry: Entry, bytes: Bytes) -> Result<(), CopyError> {
         let path = entry.path.clone();
+        Overrides {
+            mode: None,
+            ..self.overrides
+        }
+        .apply(&mut entry);
         if !(entry.is_dir() && self.is_dir(&path)) {
             self.changes.retain(|key, _| !is_below(key, &path));
         }
-        self.make_dirs(split_path(&path).0)?;
+        self.make_dirs(split_path(&path).0, Overrides::default())?;
         self.insert(entry, bytes, None);
         Ok(())
     }
 
-    /// Makes `second` another name of the file at `first`; false if there is no such file here.
-    pub(crate) fn put_link(&mut self, first: &[u8], second: &[u8]) -> Result<bool, CopyError> {
+    /// Makes `link` another name of the file at `first`, and gives the file the link's metadata;
+    /// false if there is no such file here.
+    pub(crate) fn put_link(&mut self, first: &[u8], mut link: Entry) -> Result<bool, CopyError> {
         let Some(planned) = self.changes.get(first) else {
             return Ok(false);
         };
-        let mut planned = planned.clone();
         let next = self.groups.len();
-        let group = planned.group.unwrap_or_else(|| {
-            let key = (usize::MAX, usize::MAX, first.to_vec());
-            *self.groups.entry(key).or_insert(next)
-        });
-        planned.group = Some(group);
-        if let Some(original) = self.changes.get_mut(first) {
-            original.group = Some(group);
+        let key = (usize::MAX, usize::MAX, first.to_vec());
+        let known = planned.group;
+        let group = known.unwrap_or_else(|| *self.groups.entry(key).or_insert(next));
+        Overrides {
+            mode: None,
+            ..self.overrides
         }
-        self.make_dirs(split_path(second).0)?;
-        planned.entry.path = second.to_vec();
-        self.changes.insert(second.to_vec(), planned);
+        .apply(&mut link);
+        link.kind = planned.entry.kind.clone();
+        let second = Planned {
+            entry: link,
+            bytes: planned.bytes.clone(),
+            group: Some(group),
+        };
+        for (path, other) in &mut self.changes {
+            if path.as_slice() == first || other.group == Some(group) {
+                other.entry = Entry {
+                    path: path.clone(),
+                    ..second.entry.clone()
+                };
+                other.group = Some(group);
+            }
+        }
+        let path = second.entry.path.clone();
+        self.make_dirs(split_path(&path).0, Overrides::default())?;
+        self.changes.insert(path, second);
         Ok(true)
     }
 
@@ -227,20 +262,20 @@ impl<'a> Plan<'a> {
             folder
         };
         let folder = self.resolve(must_exist.as_bytes())?;
-        self.make_dirs(&folder)?;
+        self.make_dirs(&folder, self.overrides)?;
         let mut target = self.resolve(written.as_bytes())?;
         if is_dir {
             if self.get(&target).is_none() {
-                self.make_dirs(&target)?;
+                self.make_dirs(&target, self.overrides)?;
             }
         } else if self.is_dir(&target) {
             target = join_path(&target, name);
         }
-        self.make_dirs(split_path(&target).0)?;
+        self.make_dirs(split_path(&target).0, self.overrides)?;
         Ok(target)
     }
 
-    fn make_dirs(&mut self, path: &[u8]) -> Result<(), CopyError> {
+    fn make_dirs(&mut self, path: &[u8], overrides: Overrides) -> Result<(), CopyError> {
         let mut at = Vec::new();
         for part in components(path) {
             at = join_path(&at, part);
@@ -250,7 +285,7 @@ impl<'a> Plan<'a> {
                 None => {
                     let mut entry = Entry::dir(&at);
                     entry.mtime = self.now;
-                    self.overrides.apply(&mut entry);
+                    overrides.apply(&mut entry);
                     self.insert(entry, Bytes::None, None);
                 }
             }

@@ -27,26 +27,43 @@ impl Selected {
     }
 }
 
-/// Returns what `path` selects.
+/// Returns what `path` selects. What is named must exist: a literal path, the folder that a
+/// wildcard is looked for in, and what a link found by a wildcard points at.
 pub(crate) fn select(tree: &Tree, path: &str) -> Result<Vec<Selected>, CopyError> {
+    let found = find(tree, path)?;
+    for selected in &found {
+        if !exists(tree, &selected.real) {
+            let path = format!("/{}", String::from_utf8_lossy(&selected.path));
+            return Err(CopyError::NotFound { path, hint: None });
+        }
+    }
+    Ok(found)
+}
+
+fn exists(tree: &Tree, path: &[u8]) -> bool {
+    path.is_empty() || tree.get(path).is_some()
+}
+
+/// As [`select`], but links may point at what is not there (yet).
+pub(crate) fn find(tree: &Tree, path: &str) -> Result<Vec<Selected>, CopyError> {
     let parts: Vec<&[u8]> = normalized(path);
     let literal = parts
         .iter()
         .position(|part| is_wildcard(part))
         .unwrap_or(parts.len());
     let prefix = parts[..literal].join(&b'/');
+    let root = tree.resolve(&prefix)?;
     if literal == parts.len() {
-        let real = tree.resolve(&prefix)?;
-        if !real.is_empty() && tree.get(&real).is_none() {
-            return Err(CopyError::NotFound {
-                path: path.to_owned(),
-                hint: None,
-            });
-        }
-        return Ok(vec![Selected { path: prefix, real }]);
+        return Ok(vec![Selected {
+            path: prefix,
+            real: root,
+        }]);
+    }
+    if !exists(tree, &root) {
+        let path = format!("/{}", String::from_utf8_lossy(&prefix));
+        return Err(CopyError::NotFound { path, hint: None });
     }
     let pattern = Wildcard::parse(&parts[literal..].join(&b'/'))?;
-    let root = tree.resolve(&prefix)?;
     let mut found: Vec<Selected> = Vec::new();
     // The last directory that matched: nothing is looked for inside it.
     let mut matched: Option<Vec<u8>> = None;
@@ -218,16 +235,26 @@ mod tests {
             .join(" ")
     }
 
+    fn with_dangling_link(tree: &Tree) -> Tree {
+        let mut tree = tree.clone();
+        tree.push(Arc::new(FileList::new(vec![link("dangling", "nowhere")])));
+        tree
+    }
+
     #[test]
     fn literals_must_exist_and_wildcards_need_not() {
         let tree = tree(vec![Entry::dir(b"d"), file("d/a", ""), link("l", "d/a")]);
         assert_eq!(names(&tree, "/d/../l"), "l=d/a");
         assert_eq!(names(&tree, "/"), "=");
         assert_eq!(names(&tree, "/d/x*"), "");
-        assert!(matches!(
-            select(&tree, "/x"),
-            Err(CopyError::NotFound { .. })
-        ));
+        let tree = with_dangling_link(&tree);
+        for missing in ["/x", "/x/*", "/dang*"] {
+            let error = select(&tree, missing).unwrap_err();
+            assert!(
+                matches!(error, CopyError::NotFound { .. }),
+                "{missing}: {error}"
+            );
+        }
     }
 
     #[test]

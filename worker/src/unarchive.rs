@@ -1,7 +1,7 @@
 //! `ADD` of a local archive: its members become part of the plan, their bytes are spooled.
 //!
 //! As Docker does, links are followed as if the destination were the root, what is in the way is
-//! replaced, and `--chown` and `--chmod` do not touch what comes out of an archive.
+//! replaced, `--chown` gives all that comes out to one owner, and `--chmod` changes nothing.
 
 use std::fs::File;
 use std::io::{Read, Seek as _};
@@ -34,7 +34,7 @@ pub(crate) fn unpack_into(
     }
     file.rewind()
         .map_err(|error| failed(UnpackError::Read(error)))?;
-    let root = plan.make_dir(destination)?;
+    let root = plan.make_archive_dir(destination)?;
     let stream = decompress(file).map_err(|error| failed(error.into()))?;
     let mut reader = TarReader::new(stream);
     let mut n_spooled = 0;
@@ -93,7 +93,12 @@ impl<F: Fn(UnpackError) -> CopyError> Place<'_, '_, F> {
         let target = member_path(&member.link);
         let (parent, name) = split_path(&target);
         let parent = self.plan.resolve_inside(self.root, parent, true)?;
-        if self.plan.put_link(&join_path(&parent, name), path)? {
+        let as_file = TarEntry {
+            kind: TarKind::File,
+            ..member.clone()
+        };
+        let link = entry_at(path, &as_file).expect("a file has an entry");
+        if self.plan.put_link(&join_path(&parent, name), link)? {
             return Ok(());
         }
         let why = "it is a hard link to something that is not in the archive".to_owned();

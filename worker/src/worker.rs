@@ -22,7 +22,7 @@ use crate::apply::{Source, SourceBytes};
 use crate::copy::{CopyJob, tree_of, with_hint};
 use crate::error::WorkerError;
 use crate::images::{Images, ResolvedImage};
-use crate::select::{Selected, encode_selection, select};
+use crate::select::{Selected, encode_selection, find, select};
 use crate::snapshot::{Snapshot, Value};
 use crate::step::{LazySandbox, StepSettings, run_step};
 
@@ -316,11 +316,15 @@ fn load_context(
     mut paths: Vec<Vec<u8>>,
 ) -> Result<Source, WorkerError> {
     for round in 0.. {
-        let list: Arc<FileList> = Arc::new(context.load(store, &paths)?);
+        let list: Arc<FileList> =
+            Arc::new(context.load(store, &paths).map_err(WorkerError::Context)?);
         let tree = Tree::new(vec![list]);
         let mut missing = Vec::new();
         for path in paths.iter().filter(|path| Wildcard::is_needed(path)) {
-            let found = select(&tree, &String::from_utf8_lossy(path))?;
+            // What cannot be selected is said where it is copied.
+            let Ok(found) = find(&tree, &String::from_utf8_lossy(path)) else {
+                continue;
+            };
             let dangling = |s: &Selected| !s.real.is_empty() && tree.get(&s.real).is_none();
             missing.extend(found.into_iter().filter(dangling).map(|s| s.real));
         }

@@ -119,3 +119,27 @@ fn an_unchanged_file_is_not_read_again_and_a_changed_one_is() {
         })
     );
 }
+
+#[test]
+fn names_of_one_file_are_links_to_the_first_one_selected() {
+    let fixture = fixture(&["a/f"]);
+    fs::hard_link(
+        fixture.dir.path().join("a/f"),
+        fixture.dir.path().join("a/h"),
+    )
+    .unwrap();
+    let kind = |list: &FileList, path: &[u8]| list.get(path).map(|e| e.kind.clone());
+    let file = Kind::File {
+        size: 3,
+        digest: Digest::blake3("a/f"),
+    };
+    let both = fixture.load("", &["/"]);
+    assert_eq!(kind(&both, b"a/f"), Some(file.clone()));
+    assert_eq!(
+        kind(&both, b"a/h"),
+        Some(Kind::Hardlink {
+            target: b"a/f".to_vec()
+        })
+    );
+    assert_eq!(kind(&fixture.load("a/f", &["/"]), b"a/h"), Some(file));
+}

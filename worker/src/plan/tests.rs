@@ -164,3 +164,29 @@ fn an_archive_replaces_a_link_by_its_directory() {
     plan.put_unpacked(entry("t/l/x"), Bytes::None).unwrap();
     assert_eq!(show(&plan.finish()), "t:700 t/l:700 t/l/x:644");
 }
+
+#[test]
+fn an_archive_takes_the_owner_but_not_the_mode_and_its_last_link_decides() {
+    let image = tree("");
+    let overrides = Overrides {
+        owner: Some(Ids { uid: 1, gid: 2 }),
+        mode: Some(0o700),
+    };
+    let mut plan = Plan::new(&image, overrides, Mtime::default());
+    plan.make_archive_dir("/z").unwrap();
+    plan.put_unpacked(entry("z/implied/f"), Bytes::None)
+        .unwrap();
+    let link = Entry {
+        mode: 0o600,
+        ..entry("z/g")
+    };
+    assert!(plan.put_link(b"z/implied/f", link.clone()).unwrap());
+    assert!(!plan.put_link(b"z/none", link).unwrap());
+    let planned = plan.finish();
+    assert_eq!(
+        show(&planned),
+        "z:755 z/g:600 z/implied:755 z/implied/f:600=z/g"
+    );
+    let owners: Vec<_> = planned.iter().map(|p| (p.entry.uid, p.entry.gid)).collect();
+    assert_eq!(owners, [(1, 2), (1, 2), (0, 0), (1, 2)]);
+}
