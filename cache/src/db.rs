@@ -64,7 +64,27 @@ pub struct LayerBlob {
 }
 
 impl Database {
+    /// Opens the database; one that is damaged is set aside, because it holds nothing but memos.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        match Self::open_as_it_is(path) {
+            Err(StoreError::Database { source, .. }) if is_damage(&source) => {
+                let aside = path.with_extension("db.damaged");
+                tracing::warn!(path = %aside.display(), "the database was damaged and is set aside");
+                std::fs::rename(path, &aside).map_err(StoreError::io("set aside", path))?;
+                for journal in ["db-wal", "db-shm"] {
+                    let journal = path.with_extension(journal);
+                    if journal.exists() {
+                        std::fs::remove_file(&journal)
+                            .map_err(StoreError::io("remove", &journal))?;
+                    }
+                }
+                Self::open_as_it_is(path)
+            }
+            other => other,
+        }
+    }
+
+    fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
         let failed = || StoreError::db("open the tables");
         let connection = Connection::open(path).map_err(failed())?;
         connection
@@ -98,6 +118,14 @@ impl Database {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseCorrupt | NotADatabase)
+    )
 }
 
 fn digest_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
@@ -279,6 +307,16 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_database_is_set_aside() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Store::open(root.path()).unwrap());
+        std::fs::write(root.path().join("kiln.db"), "garbage ".repeat(1000)).unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!(store.action(&Digest::blake3("key")).unwrap(), None);
+        assert!(root.path().join("kiln.db.damaged").exists());
+    }
 
     #[test]
     fn facts_survive_reopening() {

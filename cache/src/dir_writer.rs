@@ -216,7 +216,16 @@ fn set_metadata(
         Some(Gid::from_raw(entry.gid)),
     );
     let follow = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(parent, name, owner.0, owner.1, follow)?;
+    match rustix::fs::chownat(parent, name, owner.0, owner.1, follow) {
+        Err(Errno::INVAL) => {
+            let why = format!(
+                "owner {}:{} is not among the ids that you may use (see /etc/subuid and /etc/subgid)",
+                entry.uid, entry.gid
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        other => other?,
+    }
     let is_link = matches!(entry.kind, Kind::Symlink { .. });
     if !is_link {
         let mode = Mode::from_raw_mode(entry.mode);

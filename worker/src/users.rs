@@ -54,6 +54,16 @@ pub(crate) fn resolve(owner: &Owner, passwd: &str, group: &str) -> Result<Ids, C
             })?
         }
     };
+    for (kind, id, file) in [("user", uid, "passwd"), ("group", gid, "group")] {
+        // To the kernel this number means "leave as it is".
+        if id == u32::MAX {
+            return Err(CopyError::UnknownName {
+                kind,
+                name: id.to_string(),
+                file,
+            });
+        }
+    }
     Ok(Ids { uid, gid })
 }
 
@@ -102,6 +112,7 @@ mod tests {
     fn unknown_names_are_refused() {
         let error = resolve(&owner_of_user("nobody:staff"), PASSWD, GROUP).unwrap_err();
         assert!(error.to_string().contains("user `nobody`"), "{error}");
+        assert!(resolve(&owner_of_user("4294967295"), PASSWD, GROUP).is_err());
         let error = resolve(&owner_of_user("web:x"), PASSWD, GROUP).unwrap_err();
         assert!(error.to_string().contains("group `x`"), "{error}");
     }
