@@ -24,6 +24,7 @@ use crate::options::{
     Compiled, HistoryStep, ImageKey, Images, NoCache, Options, ResolvedImage, StageInfo,
 };
 use crate::plan::{Origin, Plan};
+use crate::unused::unused;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -45,7 +46,7 @@ pub fn compile(
         proxies: proxies(options),
         graph: Graph::new(),
         states: file.stages.iter().map(|_| None).collect(),
-        diagnostics: file.warnings.clone(),
+        diagnostics: [file.warnings.clone(), unused(file, options, &plan)].concat(),
     };
     for at in (0..file.stages.len()).filter(|&at| plan.is_needed[at]) {
         build.stage(at);
@@ -271,9 +272,13 @@ fn is_empty(image: &ResolvedImage) -> bool {
     image.config.rootfs.diff_ids.is_empty() && !has_layers
 }
 
+/// A reference that is pinned to a digest stands as it is.
 fn from_text(image: &ResolvedImage) -> String {
     let digest: &Digest = &image.manifest;
-    format!("FROM {}@{digest}", image.reference)
+    match image.reference.contains('@') {
+        true => format!("FROM {}", image.reference),
+        false => format!("FROM {}@{digest}", image.reference),
+    }
 }
 
 fn other_platform(image: &ResolvedImage, key: &ImageKey, span: Span) -> Option<Diagnostic> {

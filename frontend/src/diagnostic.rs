@@ -77,6 +77,14 @@ impl Diagnostic {
         }
     }
 
+    /// Returns a warning that is not about the file but about the options.
+    pub(crate) fn option_warning(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::option(message)
+        }
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {

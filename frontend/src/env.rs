@@ -4,6 +4,18 @@ use kiln_graph::Platform;
 
 use crate::options::Options;
 
+/// What the names of variables about a platform end with.
+const PLATFORM_SUFFIXES: [&str; 5] = ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT"];
+
+/// Proxy settings, in upper case.
+const PROXIES: [&str; 5] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+
 /// Names and values; a name that is set again moves to the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Env(Vec<(String, String)>);
@@ -31,7 +43,7 @@ pub(crate) fn built_in(options: &Options, target_stage: Option<&str>) -> Env {
         ("BUILD", &options.build_platform),
         ("TARGET", &options.target_platform),
     ] {
-        for (suffix, value) in platform_values(platform) {
+        for (suffix, value) in PLATFORM_SUFFIXES.iter().zip(platform_values(platform)) {
             env.set(&format!("{prefix}{suffix}"), &value);
         }
     }
@@ -44,27 +56,35 @@ pub(crate) fn built_in(options: &Options, target_stage: Option<&str>) -> Env {
     env
 }
 
-fn platform_values(platform: &Platform) -> [(&'static str, String); 5] {
+/// Returns the values for [`PLATFORM_SUFFIXES`], in their order.
+fn platform_values(platform: &Platform) -> [String; 5] {
     [
-        ("PLATFORM", platform.to_string()),
-        ("OS", platform.os.clone()),
+        platform.to_string(),
+        platform.os.clone(),
         // Only Windows has versions of its platform.
-        ("OSVERSION", String::new()),
-        ("ARCH", platform.architecture.clone()),
-        ("VARIANT", platform.variant.clone().unwrap_or_default()),
+        String::new(),
+        platform.architecture.clone(),
+        platform.variant.clone().unwrap_or_default(),
     ]
+}
+
+/// Returns true for build arguments that mean something without an `ARG`.
+pub(crate) fn is_predefined(name: &str) -> bool {
+    let is_platform = ["BUILD", "TARGET"].iter().any(|prefix| {
+        let suffix = name.strip_prefix(prefix);
+        suffix.is_some_and(|suffix| PLATFORM_SUFFIXES.contains(&suffix))
+    });
+    let is_proxy = |proxy: &&str| name.eq_ignore_ascii_case(proxy);
+    is_platform
+        || PROXIES.iter().any(is_proxy)
+        || matches!(name, "TARGETSTAGE" | "SOURCE_DATE_EPOCH")
+        || name.starts_with("BUILDKIT_")
 }
 
 /// Returns the proxy settings among the build arguments, each in both cases.
 pub(crate) fn proxies(options: &Options) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    for name in [
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "FTP_PROXY",
-        "NO_PROXY",
-        "ALL_PROXY",
-    ] {
+    for name in PROXIES {
         let mut args = options.build_args.iter().rev();
         let value = args.find(|(arg, _)| arg.eq_ignore_ascii_case(name));
         if let Some((_, value)) = value.filter(|(_, value)| !value.is_empty()) {

@@ -8,6 +8,8 @@
 //!   words        a logical line to a name, flags and words
 //!   parse        logical lines to typed instructions
 //!   plan         what each stage stands on, and which stages count
+//!   refusals     what kiln does not build yet, told before images are asked for
+//!   unused       warnings about options without effect
 //!   compile      stages to vertices, config and history
 //!   expand       quotes, escapes and variables of a word
 //! ```
@@ -35,8 +37,10 @@ mod parse;
 mod plan;
 mod quote;
 mod reference;
+mod refusals;
 mod render;
 mod suggest;
+mod unused;
 mod words;
 
 pub use crate::compile::compile;

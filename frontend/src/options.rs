@@ -91,7 +91,7 @@ pub struct ImageRequest {
 /// An image that was found.
 #[derive(Debug, Clone)]
 pub struct ResolvedImage {
-    /// The full name with registry and tag, without digest.
+    /// The full name with registry and tag, and the digest if the reference is pinned to one.
     pub reference: String,
     /// Digest of the platform's manifest.
     pub manifest: Digest,

@@ -18,6 +18,7 @@ use crate::lines::Word;
 use crate::options::{ImageKey, ImageRequest, NamedContext, Options};
 use crate::plan::sources::Finder;
 use crate::reference::familiar;
+use crate::refusals::refusals;
 use crate::suggest::nearest;
 
 /// What a stage stands on, or files are copied from.
@@ -57,12 +58,17 @@ pub(crate) struct Plan {
     pub(crate) is_single: bool,
 }
 
-/// Returns the images that the target needs, each once, in the order of the file.
+/// Returns the images that the target needs, each once, in the order of the file; an error if the
+/// target needs something that kiln does not build.
 pub fn requirements(
     file: &Dockerfile,
     options: &Options,
 ) -> Result<Vec<ImageRequest>, Vec<Diagnostic>> {
     let plan = Plan::new(file, options)?;
+    let refusals = refusals(file, &plan);
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
     let mut seen = HashSet::new();
     let mut requests = Vec::new();
     for (at, planned) in plan
@@ -130,6 +136,17 @@ impl Plan {
                 Err(diagnostics)
             }
         }
+    }
+}
+
+impl Plan {
+    /// Returns the stages whose instructions count.
+    pub(crate) fn evaluated<'a>(&self, file: &'a Dockerfile) -> impl Iterator<Item = &'a Stage> {
+        let planned = self.stages.iter().zip(&self.is_needed);
+        let stages = file.stages.iter().zip(planned);
+        stages
+            .filter(|(_, (planned, is_needed))| **is_needed && !planned.is_replaced)
+            .map(|(stage, _)| stage)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::heredoc::Heredoc;
 use crate::instruction::{CopyFiles, CopyKind, Step};
 use crate::lines::Word;
 use crate::plan::Origin;
+use crate::refusals::{is_remote, is_symbolic, remote_source, symbolic_mode};
 
 /// The name of the build context.
 const CONTEXT: &str = "context";
@@ -120,25 +121,13 @@ fn check_source(kind: CopyKind, source: &str, word: &Word) -> Result<(), Diagnos
     if !is_remote(source) {
         return Ok(());
     }
-    let message = match kind {
-        CopyKind::Copy => format!("source can't be a URL for `COPY`: `{source}`"),
-        CopyKind::Add => format!("kiln does not build `ADD` of remote sources yet: `{source}`"),
-    };
-    Err(Diagnostic::error(word.span, message))
-}
-
-/// Returns true for URLs, and for `user@host:path` as git has it.
-fn is_remote(source: &str) -> bool {
-    let schemes = ["http://", "https://", "git://", "ssh://"];
-    if schemes.iter().any(|scheme| source.starts_with(scheme)) {
-        return true;
-    }
-    let Some((user, rest)) = source.split_once('@') else {
-        return false;
-    };
-    let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let host = rest.split_once(':').map_or("", |(host, _)| host);
-    !user.is_empty() && user.chars().all(belongs) && !host.is_empty() && host.chars().all(belongs)
+    Err(match kind {
+        CopyKind::Copy => {
+            let message = format!("source can't be a URL for `COPY`: `{source}`");
+            Diagnostic::error(word.span, message)
+        }
+        CopyKind::Add => remote_source(source, word.span),
+    })
 }
 
 fn check_destination(files: &CopyFiles, destination: &str) -> Result<(), Diagnostic> {
@@ -186,14 +175,12 @@ fn mode(text: Option<&str>, word: Option<&Word>) -> Result<Option<u32>, Diagnost
     {
         return Ok(Some(mode));
     }
-    let is_symbolic = text.starts_with(|c: char| "ugoa+-=".contains(c));
-    let message = if is_symbolic {
-        format!("kiln does not build symbolic `--chmod={text}` yet")
-    } else {
-        format!(
-            "invalid chmod parameter: `{text}`: it should be octal string and between 0 and 07777"
-        )
-    };
+    if is_symbolic(text) {
+        return Err(symbolic_mode(text, word.span));
+    }
+    let message = format!(
+        "invalid chmod parameter: `{text}`: it should be octal string and between 0 and 07777"
+    );
     Err(Diagnostic::error(word.span, message))
 }
 
@@ -219,21 +206,6 @@ fn history(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remote_sources_are_recognised() {
-        for source in [
-            "http://x/y",
-            "https://x/y.git#main",
-            "git@github.com:a/b.git",
-            "ssh://git@x/y",
-        ] {
-            assert!(is_remote(source), "{source}");
-        }
-        for source in ["a@b", "dir/a@b:c", "github.com/a/b", "@x:y", "a:b"] {
-            assert!(!is_remote(source), "{source}");
-        }
-    }
 
     #[test]
     fn owners_are_numbers_or_names() {

@@ -84,10 +84,13 @@ impl StageBuild<'_, '_> {
         })
     }
 
-    /// Returns proxy settings that the process sees although no `ARG` or `ENV` sets them.
+    /// Returns proxy settings that the process sees although no `ARG` gives them to it.
+    ///
+    /// They come behind its variables, so they win over an `ENV`, also over one that stands
+    /// behind an `ARG` of that name.
     fn undeclared_proxies(&self) -> Vec<(String, String)> {
         let proxies = self.build.proxies.iter();
-        let undeclared = proxies.filter(|(name, _)| self.state.env.get(name).is_none());
+        let undeclared = proxies.filter(|(name, value)| self.state.env.get(name) != Some(value));
         undeclared.cloned().collect()
     }
 
