@@ -28,6 +28,9 @@ use crate::error::StoreError;
 /// First line of the `version` file.
 const VERSION: &str = "kiln store 1";
 
+/// How often a temporary folder that is still written to is removed.
+const DISCARD_ATTEMPTS: usize = 5;
+
 /// A handle of the store; clones are cheap and share everything.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -68,6 +71,19 @@ impl Store {
     /// Returns the root folder.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// Removes this process's temporary folder although work may still go on in it: for a process
+    /// that is about to end and does not wait for that work.
+    pub fn discard_temporary(&self) {
+        let dir = &self.inner.session.dir;
+        // Whoever still writes may make a file while the rest goes.
+        for _ in 0..DISCARD_ATTEMPTS {
+            if remove_tree(dir).is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(dir = %dir.display(), "temporary folder stays until the next build");
     }
 
     /// Returns this process's temporary folder.

@@ -3,7 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::docker_flags::DockerFlags;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -22,7 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
-    #[command(visible_alias = "b")]
+    #[command(visible_alias = "b", args_override_self = true)]
     Build(Box<BuildArgs>),
     /// Show an image of the local store: config, history, layers, files
     Inspect(InspectArgs),
@@ -58,20 +60,63 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,
     /// Run every step again
-    #[arg(long)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
     pub(crate) no_cache: bool,
     /// Run the steps of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
     /// Ask the registry for base images that are known already
-    #[arg(long)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
     pub(crate) pull: bool,
     /// Push the image to the registry of its name; the same as --output=type=registry
-    #[arg(long)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
     pub(crate) push: bool,
     /// Put the image into the local store; the same as --output=type=image
-    #[arg(long)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
     pub(crate) load: bool,
+    /// Add an annotation, [TYPE:]NAME=VALUE, to every image that goes out
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
     /// Where the result goes: type=oci|docker|tar|local|image|registry,dest=PATH,…
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) output: Vec<String>,
@@ -99,7 +144,18 @@ pub(crate) struct BuildArgs {
     )]
     pub(crate) progress: Progress,
     /// Print only the digest of the image
-    #[arg(short, long)]
+    #[arg(
+        short,
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
     pub(crate) quiet: bool,
     /// How many steps run at once (default: no limit)
     #[arg(long, short, value_name = "N")]
@@ -113,6 +169,18 @@ pub(crate) struct BuildArgs {
     /// Certificate authority to trust beside the system's, a PEM file
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Vec<PathBuf>,
+    /// What docker has and kiln has not.
+    #[command(flatten)]
+    pub(crate) docker: DockerFlags,
+}
+
+/// Reads the value of a switch as Go does: `--pull` is `--pull=true`.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
 }
 
 /// How progress is shown.
@@ -159,4 +227,62 @@ pub(crate) struct ImagesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Box<BuildArgs>, clap::Error> {
+        let cli = Cli::try_parse_from(["kiln", "build"].iter().chain(args))?;
+        match cli.command {
+            Command::Build(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_take_a_value_or_none() {
+        type Get = fn(&BuildArgs) -> bool;
+        let switches: [(&str, Get); 6] = [
+            ("--pull", |args| args.pull),
+            ("--push", |args| args.push),
+            ("--load", |args| args.load),
+            ("--no-cache", |args| args.no_cache),
+            ("--quiet", |args| args.quiet),
+            ("-q", |args| args.quiet),
+        ];
+        for (name, get) in switches {
+            let with = |value: &str| parse(&[&format!("{name}{value}"), "."]);
+            assert!(!get(&parse(&["."]).unwrap()), "{name}");
+            for value in ["", "=true", "=1"] {
+                let args = with(value).unwrap();
+                assert!(get(&args), "{name}{value}");
+                assert_eq!(args.context, ".", "{name} must not swallow the context");
+            }
+            for value in ["=false", "=0"] {
+                assert!(!get(&with(value).unwrap()), "{name}{value}");
+            }
+            assert!(with("=moon").is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn short_switches_stand_together_with_others() {
+        let args = parse(&["-qt", "app", "."]).unwrap();
+        assert!(args.quiet);
+        assert_eq!(args.tag, ["app"]);
+    }
+
+    #[test]
+    fn last_of_several_holds() {
+        let args = parse(&["--pull", "--pull=false", "--target=a", "--target=b", "."]).unwrap();
+        assert!(!args.pull);
+        assert_eq!(args.target.as_deref(), Some("b"));
+    }
 }

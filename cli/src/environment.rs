@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 /// The environment of this process, read once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
@@ -18,6 +20,8 @@ pub(crate) struct Environment {
     pub(crate) no_color: bool,
     /// Standard error is a terminal that can be drawn on.
     pub(crate) is_terminal: bool,
+    /// Standard output is a terminal.
+    pub(crate) is_stdout_terminal: bool,
     /// What is logged: `KILN_LOG`, a level.
     pub(crate) log_level: Option<String>,
 }
@@ -40,6 +44,7 @@ impl Environment {
             path: var_os("PATH").unwrap_or_default(),
             no_color: var_os("NO_COLOR").is_some(),
             is_terminal: std::io::stderr().is_terminal() && can_draw,
+            is_stdout_terminal: std::io::stdout().is_terminal(),
             log_level: var_os("KILN_LOG").and_then(|level| level.into_string().ok()),
         }
     }
@@ -66,7 +71,7 @@ impl Environment {
     }
 
     /// Returns the text of Docker's config file, or of `DOCKER_AUTH_CONFIG`, with its name.
-    pub(crate) fn docker_config(&self) -> std::io::Result<Option<(String, String)>> {
+    pub(crate) fn docker_config(&self) -> anyhow::Result<Option<(String, String)>> {
         if let Some(text) = &self.auth_config {
             return Ok(Some(("DOCKER_AUTH_CONFIG".to_owned(), text.clone())));
         }
@@ -79,7 +84,7 @@ impl Environment {
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some((path.display().to_string(), text))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(error).with_context(|| format!("cannot read `{}`", path.display())),
         }
     }
 }
@@ -98,4 +103,26 @@ pub(crate) fn display_path(path: &Path) -> String {
         .unwrap_or(path)
         .display()
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreadable_config_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Environment {
+            docker_config: Some(dir.path().to_owned()),
+            ..Environment::default()
+        };
+        assert!(env.docker_config().unwrap().is_none());
+        let path = dir.path().join("config.json");
+        std::fs::create_dir(&path).unwrap();
+        let error = env.docker_config().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot read `{}`", path.display())
+        );
+    }
 }

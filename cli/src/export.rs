@@ -64,11 +64,6 @@ pub(crate) fn push_progress(task: &Task) -> Progress {
 pub(crate) async fn export(build: &Build<'_>, built: &[Built]) -> Result<Option<Facts>, Failure> {
     let mut bundles: Vec<(ImageOptions, Bundle)> = Vec::new();
     for output in &build.plan.outputs {
-        if output.push && names_of(output, &build.plan.tags).is_empty() {
-            let hint = "name the image with --tag";
-            let error = anyhow::anyhow!("there is no name to push the image to");
-            return Err(Failure::user(error).with_hint(hint));
-        }
         if is_image(output.kind) && !bundles.iter().any(|(options, _)| *options == output.image) {
             let needs_bytes = output.kind != OutputKind::Image;
             let bundle = bundle(build, built, &output.image, needs_bytes).await?;
@@ -250,7 +245,7 @@ async fn export_image_file(
         OutputKind::Docker => ArchiveFormat::Docker,
         _ => ArchiveFormat::Oci,
     };
-    let dest = destination(output)?;
+    let dest = destination(output);
     let task = build
         .reporter
         .task(format!("writing {}", dest.display()), None);
@@ -273,10 +268,8 @@ async fn export_image_file(
     end(&task, written.map_err(Failure::user))
 }
 
-fn destination(output: &OutputSpec) -> Result<PathBuf, Failure> {
-    output.dest.clone().ok_or_else(|| {
-        Failure::usage("the output has no destination").with_hint("add dest=PATH, or dest=-")
-    })
+fn destination(output: &OutputSpec) -> PathBuf {
+    output.dest.clone().expect("the plan has no such output")
 }
 
 fn end(task: &Task, result: Result<(), Failure>) -> Result<(), Failure> {
@@ -296,7 +289,7 @@ async fn export_files(
         let error = anyhow::anyhow!("files of several platforms cannot be exported together yet");
         return Err(Failure::user(error).with_hint("build one --platform at a time"));
     };
-    let dest = destination(output)?;
+    let dest = destination(output);
     let task = build
         .reporter
         .task(format!("writing {}", dest.display()), None);
@@ -346,13 +339,34 @@ fn facts(build: &Build<'_>, bundle: &Bundle) -> Facts {
         .outputs
         .iter()
         .flat_map(|output| names_of(output, &build.plan.tags));
-    let mut names: Vec<String> = names.map(ToString::to_string).collect();
-    names.dedup();
+    let names = once_each(names.map(ToString::to_string));
     if !names.is_empty() {
         metadata.insert("image.name", json!(names.join(",")));
     }
     Facts {
         id,
         metadata: json!(metadata),
+    }
+}
+
+/// Several outputs may have one name.
+fn once_each(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for name in names {
+        if !seen.contains(&name) {
+            seen.push(name);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_several_outputs_are_told_once() {
+        let names = ["b", "a", "b", "a", "c"].map(str::to_owned);
+        assert_eq!(once_each(names.into_iter()), ["b", "a", "c"]);
     }
 }

@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod docker_flags;
 mod environment;
 mod excerpt;
 mod export;
@@ -15,5 +16,7 @@ mod progress;
 mod report;
 mod run;
 mod session;
+mod stop;
+mod writable;
 
 pub use crate::run::main;

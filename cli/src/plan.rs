@@ -1,5 +1,8 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
+mod dockerfile;
+mod outputs;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
@@ -7,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kiln_cache::{Context, IgnoreList};
-use kiln_exporter::{OutputKind, OutputSpec};
+use kiln_exporter::OutputSpec;
 use kiln_frontend::{NamedContext, NoCache, Options};
 use kiln_graph::{Network, Platform};
 use kiln_registry::Reference;
@@ -15,7 +18,10 @@ use kiln_worker::StepSettings;
 
 use crate::args::BuildArgs;
 use crate::environment::{Environment, display_path};
+use crate::plan::dockerfile::text_of;
+use crate::plan::outputs::outputs;
 use crate::report::Failure;
+use crate::writable;
 
 /// Longest Dockerfile in bytes.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -56,6 +62,7 @@ pub(crate) struct Source {
 impl BuildPlan {
     /// Reads what the arguments name.
     pub(crate) fn new(args: &BuildArgs, env: &Environment) -> Result<Self, Failure> {
+        args.docker.check()?;
         let context = context_folder(&args.context)?;
         let (dockerfile, path) = read_dockerfile(args, &context)?;
         let ignore = read_ignore(&context, path.as_deref())?;
@@ -74,7 +81,10 @@ impl BuildPlan {
             ..Options::for_platform(Platform::host())
         };
         let tags = tags(&args.tag)?;
-        let outputs = outputs(args, &tags, platforms.len())?;
+        let outputs = outputs(args, &tags, platforms.len(), env.is_stdout_terminal)?;
+        if args.print.is_none() {
+            writable::check(args, &outputs)?;
+        }
         let settings = StepSettings {
             hostname: "buildkitsandbox".to_owned(),
             extra_hosts: extra_hosts(&args.add_host)?,
@@ -134,7 +144,8 @@ fn context_folder(written: &str) -> Result<PathBuf, Failure> {
 /// Reads the Dockerfile; returns its path, too, unless it came from standard input.
 fn read_dockerfile(args: &BuildArgs, context: &Path) -> Result<(Source, Option<PathBuf>), Failure> {
     if args.file.as_deref() == Some("-") {
-        let text = read_limited(std::io::stdin().lock(), "standard input")?;
+        let bytes = read_limited(std::io::stdin().lock(), "standard input")?;
+        let text = dockerfile_text(bytes, "standard input")?;
         return Ok((
             Source {
                 name: "Dockerfile".to_owned(),
@@ -157,7 +168,8 @@ fn read_dockerfile(args: &BuildArgs, context: &Path) -> Result<(Source, Option<P
     };
     let name = display_path(&path);
     let file = std::fs::File::open(&path).with_context(|| format!("cannot read `{name}`"));
-    let text = read_limited(file.map_err(no_dockerfile)?, &name)?;
+    let bytes = read_limited(file.map_err(no_dockerfile)?, &name)?;
+    let text = dockerfile_text(bytes, &name)?;
     Ok((Source { name, text }, Some(path)))
 }
 
@@ -165,7 +177,14 @@ fn no_dockerfile(error: anyhow::Error) -> Failure {
     Failure::user(error).with_hint("name the Dockerfile with --file")
 }
 
-fn read_limited(reader: impl std::io::Read, name: &str) -> Result<String, Failure> {
+fn dockerfile_text(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
+    text_of(bytes).map_err(|line| {
+        let error = anyhow::anyhow!("`{name}` is not UTF-8 text in line {line}");
+        Failure::user(error).with_hint("only comments, LABEL and MAINTAINER may have other bytes")
+    })
+}
+
+fn read_limited(reader: impl std::io::Read, name: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = reader.take(MAX_DOCKERFILE + 1).read_to_end(&mut bytes);
     read.with_context(|| format!("cannot read `{name}`"))
@@ -175,8 +194,7 @@ fn read_limited(reader: impl std::io::Read, name: &str) -> Result<String, Failur
             "`{name}` is too large for a Dockerfile"
         )));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Failure::user(anyhow::anyhow!("`{name}` is not UTF-8 text")))
+    Ok(bytes)
 }
 
 /// Reads `<Dockerfile>.dockerignore`, else `.dockerignore` of the context.
@@ -202,8 +220,8 @@ fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreList, 
             ));
         }
     };
-    let text = read_limited(file, &name)?;
-    IgnoreList::parse(text.as_bytes())
+    let bytes = read_limited(file, &name)?;
+    IgnoreList::parse(&bytes)
         .with_context(|| format!("cannot use `{name}`"))
         .map_err(Failure::user)
 }
@@ -319,37 +337,6 @@ fn tags(written: &[String]) -> Result<Vec<Reference>, Failure> {
         }
     };
     written.iter().map(parse).collect()
-}
-
-/// `--push` and `--load` are outputs, and so is a name alone.
-fn outputs(
-    args: &BuildArgs,
-    tags: &[Reference],
-    n_platforms: usize,
-) -> Result<Vec<OutputSpec>, Failure> {
-    let parse = |text: &str| {
-        OutputSpec::parse(text).map_err(|error| Failure::usage(format!("--output {text}: {error}")))
-    };
-    let mut outputs = Vec::new();
-    for text in &args.output {
-        outputs.push(parse(text)?);
-    }
-    if args.push {
-        outputs.push(parse("type=image,push=true")?);
-    }
-    if args.load || outputs.is_empty() && !tags.is_empty() {
-        outputs.push(parse("type=image")?);
-    }
-    for output in &mut outputs {
-        // What only stays here needs no blob until somebody wants one.
-        output.image.promise = output.kind == OutputKind::Image && !output.push;
-        if output.kind == OutputKind::Docker && n_platforms > 1 {
-            let message = "docker exporter does not currently support exporting manifest lists";
-            let hint = "build one --platform, or use type=oci";
-            return Err(Failure::user(anyhow::anyhow!(message)).with_hint(hint));
-        }
-    }
-    Ok(outputs)
 }
 
 fn extra_hosts(written: &[String]) -> Result<Vec<(String, String)>, Failure> {

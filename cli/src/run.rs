@@ -7,7 +7,6 @@ use clap::Parser as _;
 use kiln_cache::Store;
 use kiln_runtime::Privilege;
 use kiln_solver::Reporter;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{BuildArgs, Cli, Command, Print, Progress};
 use crate::commands::build::{Build, Built, Prepared};
@@ -16,8 +15,9 @@ use crate::environment::Environment;
 use crate::export::{Facts, export, facts_alone};
 use crate::plan::BuildPlan;
 use crate::progress::{Mode, TerminalSize, drive};
-use crate::report::{Failure, FailureKind};
+use crate::report::Failure;
 use crate::session::{Session, open_store};
+use crate::stop::until_stopped;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -129,21 +129,6 @@ fn build(
         writeln!(io::stdout(), "{}", facts.id).map_err(Failure::user)?;
     }
     Ok(())
-}
-
-/// Ends the build when a signal asks for it: dropping it kills its steps and removes its files.
-async fn until_stopped<T>(build: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::user)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::user)?;
-    let stopped = |number| {
-        let error = anyhow::anyhow!("the build was stopped");
-        Err(Failure::new(FailureKind::Stopped(number), error))
-    };
-    tokio::select! {
-        result = build => result,
-        _ = interrupt.recv() => stopped(2),
-        _ = terminate.recv() => stopped(15),
-    }
 }
 
 async fn build_all(args: &BuildArgs, build: &Build<'_>) -> Result<Option<Facts>, Failure> {

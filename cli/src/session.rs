@@ -1,16 +1,24 @@
 //! What every command works with: store, registries, sandbox.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kiln_cache::Store;
+use kiln_cache::{Store, StoreError};
 use kiln_registry::{Client, Config, Credentials};
 use kiln_runtime::{Privilege, PrivilegeKind};
 use kiln_worker::{Images, LazySandbox};
 
 use crate::environment::Environment;
 use crate::report::Failure;
+
+// Primary result codes of SQLite (sqlite.org/rescode.html).
+const SQLITE_BUSY: i32 = 5;
+const SQLITE_LOCKED: i32 = 6;
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_FULL: i32 = 13;
+const SQLITE_NOT_A_DATABASE: i32 = 26;
 
 /// Opens the store.
 pub(crate) fn open_store(
@@ -22,12 +30,58 @@ pub(crate) fn open_store(
     let root = root.or_else(|| env.default_root(is_root)).ok_or_else(|| {
         Failure::usage("there is no home folder to keep the store in").with_hint("give --root")
     })?;
-    Store::open(&root)
-        .with_context(|| format!("cannot open the store in `{}`", root.display()))
-        .map_err(|error| {
-            let hint = "give a folder that can be written to with --root or KILN_ROOT";
-            Failure::user(error).with_hint(hint)
-        })
+    Store::open(&root).map_err(|error| {
+        let hint = store_hint(&root, &error);
+        let context = format!("cannot open the store in `{}`", root.display());
+        let failure = Failure::user(anyhow::Error::new(error).context(context));
+        match hint {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    })
+}
+
+const ELSEWHERE: &str = "give a folder that can be written to with --root or KILN_ROOT";
+const NO_ROOM: &str = "make room, or give a folder on another disk with --root or KILN_ROOT";
+
+/// Returns what may help; some errors say it themselves.
+fn store_hint(root: &Path, error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::Database { source, .. } => {
+            // The lowest byte is the kind of the error.
+            let code = source.sqlite_error();
+            Some(database_hint(
+                root,
+                code.map(|error| error.extended_code & 0xff),
+            ))
+        }
+        StoreError::Io { source, .. } => Some(match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_ROOM.to_owned(),
+            _ => ELSEWHERE.to_owned(),
+        }),
+        StoreError::Version { .. } => None,
+        StoreError::WrongDigest { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Changed { .. } => Some(format!(
+            "the store is damaged; remove `{}`, or give another folder with --root or KILN_ROOT",
+            root.display()
+        )),
+    }
+}
+
+fn database_hint(root: &Path, code: Option<i32>) -> String {
+    match code {
+        Some(SQLITE_FULL) => NO_ROOM.to_owned(),
+        Some(SQLITE_BUSY | SQLITE_LOCKED) => {
+            "another process holds the database; try again later".to_owned()
+        }
+        Some(SQLITE_CORRUPT | SQLITE_NOT_A_DATABASE) => format!(
+            "the database `{0}` is damaged; remove `{0}`, `{0}-wal` and `{0}-shm`: \
+             steps run again then, and images have to be built or pulled again",
+            root.join("kiln.db").display()
+        ),
+        _ => ELSEWHERE.to_owned(),
+    }
 }
 
 /// What a build works with.
@@ -69,5 +123,29 @@ impl Session {
             images,
             sandbox,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(root: &Path) -> Option<String> {
+        store_hint(root, &Store::open(root).unwrap_err())
+    }
+
+    #[test]
+    fn hints_fit_what_is_wrong_with_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        drop(Store::open(&root).unwrap());
+        std::fs::write(root.join("version"), "99").unwrap();
+        assert_eq!(hint(&root), None);
+        let file = root.join("version");
+        assert_eq!(hint(&file).as_deref(), Some(ELSEWHERE));
+        let database = |code| database_hint(&root, Some(code));
+        assert!(database(SQLITE_NOT_A_DATABASE).contains("is damaged"));
+        assert_eq!(database(SQLITE_FULL), NO_ROOM);
+        assert_eq!(database_hint(&root, None), ELSEWHERE);
     }
 }

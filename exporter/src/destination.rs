@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::ExportError;
@@ -62,16 +62,21 @@ pub(crate) fn write_file<T>(
         return Ok(result);
     }
     let parent = target.parent().filter(|dir| !dir.as_os_str().is_empty());
-    // The umask applies to this mode.
+    // Opened here, because errors of the file that `tempfile` opens name the temporary file.
+    let open = |tmp: &Path| {
+        let mut options = File::options();
+        // The umask applies to this mode.
+        options.write(true).create_new(true).mode(0o666).open(tmp)
+    };
     let file = tempfile::Builder::new()
         .prefix(".kiln-")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(parent.unwrap_or(Path::new(".")))
+        .make_in(parent.unwrap_or(Path::new(".")), open)
         .map_err(ExportError::write_path(path))?;
-    let mut out = BufWriter::with_capacity(BUFFER, file);
+    // The file itself, not its wrapper, for the same reason.
+    let mut out = BufWriter::with_capacity(BUFFER, file.as_file());
     let result = write(&mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error);
-    let file = file.map_err(ExportError::write_path(path))?;
+    let flushed = out.into_inner().map_err(io::IntoInnerError::into_error);
+    flushed.map_err(ExportError::write_path(path))?;
     file.persist(&target)
         .map_err(|error| ExportError::write_path(path)(error.error))?;
     Ok(result)
@@ -133,5 +138,14 @@ mod tests {
         put(Path::new("/dev/null"), "gone").unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
         assert!(put(dir.path(), "x").is_err());
+    }
+
+    #[test]
+    fn errors_do_not_name_the_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = put(&dir.path().join("gone/out.tar"), "x").unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains("gone/out.tar"), "{error}");
+        assert!(!source.contains(".kiln-"), "{source}");
     }
 }

@@ -27,8 +27,8 @@ pub enum Op {
 /// An image in a registry, already resolved to one platform's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageSource {
-    /// Full reference without digest: `docker.io/library/debian:bookworm`. Not part of the digest
-    /// of the op: two names of one manifest are one vertex.
+    /// Full reference: `docker.io/library/debian:bookworm`, with a digest if it was pinned. Not
+    /// part of the digest of the op: two names of one manifest are one vertex.
     pub reference: String,
     /// Digest of the platform's manifest.
     pub manifest: Digest,

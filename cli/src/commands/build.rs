@@ -101,8 +101,7 @@ impl Build<'_> {
         let compiled = kiln_frontend::compile(file, &options, &images)
             .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
         for warning in file.warnings().iter().chain(&compiled.warnings) {
-            let text = self.rendered(std::slice::from_ref(warning), false);
-            self.reporter.warn(text.trim_end());
+            self.reporter.warn(self.warning_text(warning));
         }
         Ok(Prepared {
             platform: platform.clone(),
@@ -282,6 +281,17 @@ impl Build<'_> {
         render(diagnostics, &source.name, &source.text, color)
     }
 
+    /// Returns a warning with its place, or as plain lines if it has none.
+    fn warning_text(&self, warning: &Diagnostic) -> String {
+        if warning.span.is_none() {
+            return unplaced_text(warning);
+        }
+        let text = self.rendered(std::slice::from_ref(warning), false);
+        // Whoever shows it says that it is a warning.
+        let text = text.strip_prefix("warning: ").unwrap_or(&text);
+        text.trim_end().to_owned()
+    }
+
     fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
         let n = diagnostics.len();
         let message = match n {
@@ -318,4 +328,24 @@ pub(crate) fn is_image(kind: OutputKind) -> bool {
         kind,
         OutputKind::Image | OutputKind::Oci | OutputKind::Docker
     )
+}
+
+fn unplaced_text(warning: &Diagnostic) -> String {
+    match &warning.help {
+        Some(help) => format!("{}\n{help}", warning.message),
+        None => warning.message.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_without_a_place_are_plain_lines() {
+        let warning = Diagnostic::option("build argument `A` is not used");
+        assert_eq!(unplaced_text(&warning), "build argument `A` is not used");
+        let text = unplaced_text(&warning.with_help("leave it out"));
+        assert_eq!(text, "build argument `A` is not used\nleave it out");
+    }
 }
