@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kiln_graph::{Algorithm, Digest, Hasher};
+use kiln_graph::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::error::StoreError;
 use crate::store::Store;
@@ -31,6 +31,27 @@ impl Store {
         self.blob_path(digest).exists()
     }
 
+    /// Returns true if the blob is here with its whole length; a piece of one is removed.
+    pub fn has_whole_blob(&self, descriptor: &Descriptor) -> Result<bool, StoreError> {
+        let path = self.blob_path(&descriptor.digest);
+        match fs::metadata(&path) {
+            Ok(found) if found.len() == descriptor.size => Ok(true),
+            Ok(_) => self.drop_damaged(&path).map(|()| false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(StoreError::Io {
+                what: "look at",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Removes a file that is not what its name says, so that it is made or fetched again.
+    fn drop_damaged(&self, path: &Path) -> Result<(), StoreError> {
+        tracing::warn!(path = %path.display(), "damaged, and made again");
+        fs::remove_file(path).map_err(StoreError::io("remove", path))
+    }
+
     /// Opens a blob, if it is here.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
         let path = self.blob_path(digest);
@@ -45,7 +66,7 @@ impl Store {
         }
     }
 
-    /// Reads a small blob and checks it against its name.
+    /// Reads a small blob; one that does not match its name is removed and counts as missing.
     pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.blob_path(digest);
         let bytes = match fs::read(&path) {
@@ -61,10 +82,7 @@ impl Store {
         };
         let actual = Digest::sha256(&bytes);
         if actual != *digest {
-            return Err(StoreError::WrongDigest {
-                expected: *digest,
-                actual,
-            });
+            return self.drop_damaged(&path).map(|()| None);
         }
         Ok(Some(bytes))
     }
@@ -167,9 +185,7 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         let digest = store.put_blob(b"hello").unwrap();
         fs::write(store.blob_path(&digest), "hellp").unwrap();
-        assert!(matches!(
-            store.read_blob(&digest),
-            Err(StoreError::WrongDigest { .. })
-        ));
+        assert_eq!(store.read_blob(&digest).unwrap(), None);
+        assert!(!store.has_blob(&digest));
     }
 }

@@ -27,9 +27,6 @@ use kiln_graph::{Digest, Encode, Encoder};
 
 use crate::codec::{Damaged, Reader, put_bytes, put_number, put_signed};
 
-/// First bytes of the format described above.
-const MAGIC: &[u8] = b"kiln list 1\n";
-
 /// The entries of a layer, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileList {
@@ -175,6 +172,9 @@ pub fn join_path(parent: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl FileList {
+    /// First bytes of the format described in this module.
+    pub(crate) const MAGIC: [u8; 12] = *b"kiln list 1\n";
+
     /// Sorts entries into a list; of several entries with one path the last stays.
     pub fn new(mut entries: Vec<Entry>) -> Self {
         entries.reverse();
@@ -220,7 +220,7 @@ impl FileList {
     /// Returns the list in the format of this module's documentation.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.entries.len() * 96);
-        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&Self::MAGIC);
         put_number(&mut out, self.entries.len() as u64);
         for entry in &self.entries {
             put_entry(&mut out, entry);
@@ -231,7 +231,7 @@ impl FileList {
     /// Reads a list in the format of this module's documentation.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Damaged> {
         let mut reader = Reader::new(bytes);
-        if reader.take(MAGIC.len())? != MAGIC {
+        if reader.take(Self::MAGIC.len())? != Self::MAGIC {
             return Err(Damaged { at: 0 });
         }
         let count = reader.number()?;

@@ -6,7 +6,7 @@
 //! The id is the content id for layers that kiln made, and the diff id for layers of an image.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -87,31 +87,49 @@ impl Store {
         self.root().join("layers").join(name)
     }
 
-    /// Returns true if the layer is here, unpacked.
-    pub fn has_layer(&self, id: &Digest) -> bool {
-        self.layer_dir(id).exists()
+    /// Returns true if the layer is here, unpacked and, as far as can be seen cheaply, whole.
+    pub fn has_layer(&self, id: &Digest) -> Result<bool, StoreError> {
+        let dir = self.layer_dir(id);
+        if !dir.exists() {
+            return Ok(false);
+        }
+        let mut first = [0; FileList::MAGIC.len()];
+        let begins = File::open(dir.join("list")).and_then(|mut list| list.read_exact(&mut first));
+        if begins.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir() {
+            return Ok(true);
+        }
+        self.set_aside(&dir).map(|()| false)
     }
 
-    /// Returns a layer with its list, if it is here.
+    /// Returns a layer with its list, if it is here; a damaged one is set aside.
     pub fn layer(&self, id: &Digest) -> Result<Option<Layer>, StoreError> {
+        if !self.has_layer(id)? {
+            return Ok(None);
+        }
         let dir = self.layer_dir(id);
         let path = dir.join("list");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(StoreError::Io {
-                    what: "read",
-                    path,
-                    source,
-                });
-            }
-        };
-        let damaged = |_| StoreError::Damaged {
-            what: format!("file list of layer {id}"),
-        };
-        let list = Arc::new(FileList::from_bytes(&bytes).map_err(damaged)?);
-        Ok(Some(Layer { id: *id, list, dir }))
+        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        match FileList::from_bytes(&bytes) {
+            Ok(list) => Ok(Some(Layer {
+                id: *id,
+                list: Arc::new(list),
+                dir,
+            })),
+            Err(_) => self.set_aside(&dir).map(|()| None),
+        }
+    }
+
+    /// Moves a damaged layer away, so that it is made or unpacked again.
+    fn set_aside(&self, dir: &Path) -> Result<(), StoreError> {
+        tracing::warn!(dir = %dir.display(), "damaged, and made again");
+        match fs::rename(dir, self.temp_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Io {
+                what: "set aside",
+                path: dir.to_owned(),
+                source: error,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Starts a layer: makes an empty `fs` and, for overlay, `work`.

@@ -148,7 +148,7 @@ pub fn missing_blobs(
         };
         let is_made = options.must_recompress(descriptor)
             && remembered(store, diff_id, options.compression)?.is_some();
-        if !is_made && !store.has_blob(&descriptor.digest) {
+        if !is_made && !store.has_whole_blob(descriptor)? {
             missing.push(descriptor.clone());
         }
     }
@@ -168,8 +168,11 @@ fn remembered(
     layer: &Digest,
     compression: Compression,
 ) -> Result<Option<LayerBlob>, ExportError> {
-    let blob = store.layer_blob(layer, &compression.format())?;
-    Ok(blob.filter(|blob| store.has_blob(&blob.digest)))
+    let Some(blob) = store.layer_blob(layer, &compression.format())? else {
+        return Ok(None);
+    };
+    let descriptor = Descriptor::new(compression.media_type(true), blob.digest, blob.size);
+    Ok(store.has_whole_blob(&descriptor)?.then_some(blob))
 }
 
 fn recompress(

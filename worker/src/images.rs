@@ -157,7 +157,7 @@ impl Images {
         let digest = origin.blob.digest;
         let flight = self.flight(digest);
         let _flying = flight.lock().await;
-        if self.store.has_blob(&digest) {
+        if self.store.has_whole_blob(&origin.blob)? {
             return Ok(());
         }
         let parse = |error| WorkerError::from((origin.reference.clone(), error));

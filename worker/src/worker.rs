@@ -183,7 +183,7 @@ impl Worker for LocalWorker {
         let Some(action) = self.store.action(key)? else {
             return Ok(None);
         };
-        if !self.store.has_layer(&action.layer) {
+        if !self.store.has_layer(&action.layer)? {
             return Ok(None);
         }
         Ok(Some(Value::Snapshot(
