@@ -16,7 +16,8 @@ pub struct Config {
     /// without verifying it and falls back to plain HTTP, `http://host` uses plain HTTP,
     /// `https://host` uses TLS without verifying it.
     pub insecure_hosts: Vec<String>,
-    /// PEM files of certificate authorities to trust beside the system's.
+    /// PEM files of certificate authorities to trust beside the system's. If there are any, a
+    /// loopback host is asked first whether it speaks TLS, which then is verified.
     pub extra_ca_files: Vec<PathBuf>,
     /// Folders like `/etc/docker/certs.d`: in the folder named like a host (with port), `*.crt`
     /// are authorities to trust for it, `NAME.cert` with `NAME.key` is what to show it.

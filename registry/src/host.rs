@@ -1,7 +1,7 @@
 //! One registry: its scheme, its connections, its permits, its tokens.
 //!
 //! A host lives as long as its client. It sends nothing by itself, but for the probe that finds
-//! out how an insecure host is spoken to.
+//! out whether a host speaks TLS: a request that shows nothing of the caller.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::address::{Place, place};
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::error::RegistryError;
-use crate::tls::{HostCerts, Trust};
+use crate::tls::{HostCerts, Trust, tls_cause};
 
 /// How a host is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(crate) enum Security {
     Plain,
     /// TLS, not verified, or else plain HTTP: found out by asking.
     Either,
+    /// TLS, verified, or else plain HTTP: found out by asking.
+    VerifiedOrPlain,
 }
 
 /// One registry, or one host that a registry sends us to.
@@ -41,7 +43,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn open(config: &Config, trust: &Trust, name: &str) -> Result<Self, RegistryError> {
         let certs = HostCerts::open(&config.certs_dirs, name)?;
-        let security = security(&config.insecure_hosts, name, certs.is_some());
+        let security = security(config, name, certs.is_some());
         let mut builder = Http::builder()
             .user_agent(&config.user_agent)
             .connect_timeout(config.connect_timeout)
@@ -55,7 +57,9 @@ impl Host {
             builder = builder.no_proxy();
         }
         builder = match security {
-            Security::Verified => trust.apply(builder, certs.unwrap_or_default()),
+            Security::Verified | Security::VerifiedOrPlain => {
+                trust.apply(builder, certs.unwrap_or_default())
+            }
             // Also for plain hosts: nothing but the caller's word vouches for them.
             _ => builder.tls_danger_accept_invalid_certs(true),
         };
@@ -84,33 +88,48 @@ impl Host {
         let scheme = match self.security {
             Security::Verified | Security::Unverified => "https",
             Security::Plain => "http",
-            Security::Either => {
-                let probe = self.http.get(format!("https://{}/v2/", self.name));
-                match probe.timeout(timeout).send().await {
-                    Ok(_) => "https",
-                    Err(error) => {
-                        let error = error.without_url();
-                        tracing::debug!(host = self.name, %error, "no TLS, trying plain HTTP");
-                        "http"
-                    }
-                }
-            }
+            Security::Either | Security::VerifiedOrPlain => self.probe(timeout).await,
         };
         let text = format!("{scheme}://{}/v2/", self.name);
         text.parse()
             .map_err(|source| RegistryError::setup(format!("use host `{}`", self.name), source))
     }
+
+    /// Returns the scheme that the host speaks.
+    async fn probe(&self, timeout: Duration) -> &'static str {
+        let request = self.http.get(format!("https://{}/v2/", self.name));
+        match request.timeout(timeout).send().await {
+            Ok(_) => "https",
+            Err(error) if speaks_tls(&error) => "https",
+            Err(error) => {
+                let error = error.without_url();
+                tracing::debug!(host = self.name, %error, "no TLS, trying plain HTTP");
+                "http"
+            }
+        }
+    }
+}
+
+/// Returns true if a host that did not answer spoke TLS all the same: it failed later, or because
+/// one side did not like the other's certificate. Such a host is never spoken to in plain HTTP.
+fn speaks_tls(error: &reqwest::Error) -> bool {
+    if !error.is_connect() {
+        return true;
+    }
+    tls_cause(error).is_some_and(|cause| !matches!(cause, rustls::Error::InvalidMessage(_)))
 }
 
 /// Returns true if plain HTTP may be spoken to a host: on this machine, or by the caller's word.
 pub(crate) fn may_be_plain(config: &Config, name: &str) -> bool {
-    let security = security(&config.insecure_hosts, name, false);
-    matches!(security, Security::Plain | Security::Either)
+    !matches!(
+        security(config, name, false),
+        Security::Verified | Security::Unverified
+    )
 }
 
 /// Decides how a host is spoken to. See the crate's documentation.
-fn security(insecure_hosts: &[String], name: &str, has_certs: bool) -> Security {
-    for entry in insecure_hosts {
+fn security(config: &Config, name: &str, has_certs: bool) -> Security {
+    for entry in &config.insecure_hosts {
         let (said, host) = if let Some(host) = entry.strip_prefix("http://") {
             (Security::Plain, host)
         } else if let Some(host) = entry.strip_prefix("https://") {
@@ -122,10 +141,13 @@ fn security(insecure_hosts: &[String], name: &str, has_certs: bool) -> Security 
             return said;
         }
     }
-    if place(name) == Place::Loopback && !has_certs {
+    if place(name) != Place::Loopback || has_certs {
+        return Security::Verified;
+    }
+    if config.extra_ca_files.is_empty() {
         return Security::Plain;
     }
-    Security::Verified
+    Security::VerifiedOrPlain
 }
 
 #[cfg(test)]
@@ -135,6 +157,10 @@ mod tests {
     #[test]
     fn security_of_hosts() {
         let insecure = ["lan:5000", "http://plain.lan", "https://tls.lan/"].map(str::to_owned);
+        let config = Config {
+            insecure_hosts: insecure.to_vec(),
+            ..Config::default()
+        };
         for (name, has_certs, expected) in [
             ("ghcr.io", false, Security::Verified),
             ("localhost:5000", false, Security::Plain),
@@ -146,7 +172,26 @@ mod tests {
             ("plain.lan", true, Security::Plain),
             ("tls.lan", false, Security::Unverified),
         ] {
-            assert_eq!(security(&insecure, name, has_certs), expected, "{name}");
+            assert_eq!(security(&config, name, has_certs), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn extra_authorities_make_hosts_of_this_machine_worth_asking() {
+        let config = Config {
+            extra_ca_files: vec!["ca.crt".into()],
+            insecure_hosts: vec!["http://127.0.0.1:80".to_owned()],
+            ..Config::default()
+        };
+        for (name, has_certs, expected) in [
+            ("localhost:5000", false, Security::VerifiedOrPlain),
+            ("localhost:5000", true, Security::Verified),
+            ("127.0.0.1:80", false, Security::Plain),
+            ("ghcr.io", false, Security::Verified),
+        ] {
+            assert_eq!(security(&config, name, has_certs), expected, "{name}");
+        }
+        assert!(may_be_plain(&config, "localhost:5000"));
+        assert!(!may_be_plain(&config, "ghcr.io"));
     }
 }

@@ -21,8 +21,9 @@
 //!   request that holds a permit can wait for its token.
 //! - Dropping a future ends its requests. Nothing runs in the background.
 //!
-//! Which scheme a host is spoken to in: `https`, verified; plain `http` for loopback hosts that
-//! have no certificate folder of their own; what [`Config::insecure_hosts`] says for the rest.
+//! Which scheme a host is spoken to in: what [`Config::insecure_hosts`] says; plain `http` for
+//! loopback hosts that have no certificate folder of their own, unless there are
+//! [`Config::extra_ca_files`] and the host turns out to speak TLS; `https`, verified, for the rest.
 
 mod reference;
 

@@ -15,6 +15,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::config::Config;
 use crate::error::{Operation, RegistryError};
+use crate::tls::tls_cause;
 
 /// Hosts that cannot be connected to at all are given up sooner.
 const MAX_CONNECT_RETRIES: u32 = 2;
@@ -96,17 +97,7 @@ impl Trouble {
 
 /// Returns true if the cause is a certificate that will be as bad the next time.
 fn refuses_certificate(error: &(dyn Error + 'static)) -> bool {
-    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-        return true;
-    }
-    // An I/O error does not show the error inside it as its source.
-    let inside = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    if inside.is_some_and(|inside| refuses_certificate(inside)) {
-        return true;
-    }
-    error.source().is_some_and(refuses_certificate)
+    matches!(tls_cause(error), Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Counts attempts and waits between them.

@@ -3,6 +3,7 @@
 //! Reads certificate files. A file that was named and cannot be used is an error; a single
 //! certificate of the system's store that cannot be used is left out.
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,17 @@ impl HostCerts {
         }
         Ok(())
     }
+}
+
+/// Returns the failure of TLS that is behind an error.
+pub(crate) fn tls_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    // An I/O error does not show the error inside it as its source.
+    let inside = error.downcast_ref().and_then(io::Error::get_ref);
+    let inside = inside.and_then(|inside| tls_cause(inside));
+    inside.or_else(|| error.source().and_then(tls_cause))
 }
 
 fn load_system() -> Vec<Certificate> {

@@ -227,17 +227,13 @@ impl Program {
             return Ok(None);
         };
         let strings = |all: &[String]| all.iter().map(|s| Ok(CString::new(s.as_str())?)).collect();
-        let mut env: Vec<String> = plan
-            .env
+        let variables = environment(&plan.env, &identity.home);
+        let path = variables.iter().find(|(name, _)| *name == "PATH");
+        let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
+        let env: Vec<String> = variables
             .iter()
-            .filter(|(name, value)| name != "HOME" || !value.is_empty())
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        if !env.iter().any(|variable| variable.starts_with("HOME=")) {
-            env.push(format!("HOME={}", identity.home));
-        }
-        let path = plan.env.iter().rev().find(|(name, _)| name == "PATH");
-        let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
         let candidates: io::Result<Vec<CString>> = strings(&candidates(program, path));
         let args: io::Result<Vec<CString>> = strings(&plan.args);
         let env: io::Result<Vec<CString>> = strings(&env);
@@ -263,6 +259,23 @@ impl Program {
         }
         exec_failure(reason)
     }
+}
+
+/// Returns the variables of the program: each name once, at its first place with its last value;
+/// the home of the user unless another is given.
+fn environment<'a>(given: &'a [(String, String)], home: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut variables: Vec<(&str, &str)> = Vec::with_capacity(given.len() + 1);
+    for (name, value) in given {
+        match variables.iter_mut().find(|(known, _)| known == name) {
+            Some(variable) => variable.1 = value,
+            None => variables.push((name, value)),
+        }
+    }
+    variables.retain(|&(name, value)| name != "HOME" || !value.is_empty());
+    if !variables.iter().any(|(name, _)| *name == "HOME") {
+        variables.push(("HOME", home));
+    }
+    variables
 }
 
 /// Returns the paths at which a program may be.
@@ -299,6 +312,18 @@ mod tests {
             ["/bin/sh", "/usr/bin/sh"]
         );
         assert_eq!(candidates("sh", ":"), ["./sh", "./sh"]);
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let given = [("A", "1"), ("HOME", "/x"), ("A", "2"), ("B", "3")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(
+            environment(&given, "/root"),
+            [("A", "2"), ("HOME", "/x"), ("B", "3")]
+        );
+        let empty = [("HOME".to_owned(), String::new())];
+        assert_eq!(environment(&empty, "/root"), [("HOME", "/root")]);
     }
 
     #[test]

@@ -62,6 +62,16 @@ pub enum RunError {
     Cancelled,
 }
 
+/// What the kernel says of a format that it does not know, and what usually is behind it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{said}; it is a program for another architecture, which needs `qemu-user-static` with \
+     `binfmt_misc` on this machine, or a script without a `#!` line"
+)]
+struct UnknownFormat {
+    said: io::Error,
+}
+
 impl RunError {
     /// Returns the exit code that a shell gives to this failure, if it is one that shells know:
     /// 127 for a program that does not exist, 126 for one that cannot be executed.
@@ -71,6 +81,15 @@ impl RunError {
             Self::Exec { .. } => Some(126),
             _ => None,
         }
+    }
+
+    /// Returns the error of a program that could not be executed for this reason.
+    pub(crate) fn exec(program: String, source: io::Error) -> Self {
+        let source = match source.raw_os_error() {
+            Some(libc::ENOEXEC) => io::Error::new(source.kind(), UnknownFormat { said: source }),
+            _ => source,
+        };
+        Self::Exec { program, source }
     }
 
     pub(crate) fn prepare(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

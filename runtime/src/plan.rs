@@ -150,10 +150,7 @@ impl Failure {
                 user: user.to_owned(),
                 reason: self.what,
             },
-            FailureKind::Exec => RunError::Exec {
-                program: args.first().cloned().unwrap_or_default(),
-                source,
-            },
+            FailureKind::Exec => RunError::exec(args.first().cloned().unwrap_or_default(), source),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, major, minor};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use crate::mounts::{self, INERT, NO_SUID_DEV, NO_SUID_DEV_EXEC, Setting};
@@ -25,12 +26,11 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
-const DEV_LINKS: [(&str, &str); 6] = [
+const DEV_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
     ("ptmx", "pts/ptmx"),
 ];
 const MASKED_PROC: [&str; 9] = [
@@ -89,9 +89,26 @@ impl<'a> Surroundings<'a> {
             .during(&format!("find or make `{path}` in the root"))
     }
 
+    /// Finds the folder of the root that a file system of the kernel's goes over: never the root
+    /// itself, which would vanish.
+    fn folder(&mut self, path: &str) -> Result<OwnedFd, Failure> {
+        let target = self.target(path, Missing::Folder)?;
+        let stats = rustix::fs::fstat(&target).and_then(|a| Ok((a, rustix::fs::fstat(self.root)?)));
+        let (stat, root) = stats.during(&format!("look at `{path}` in the root"))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            let what = format!("mount `{path}`, which is no folder in the image");
+            return Err(Errno::NOTDIR).during(&what);
+        }
+        if (stat.st_dev, stat.st_ino) == (root.st_dev, root.st_ino) {
+            let what = format!("mount `{path}`, which leads to the root of the image");
+            return Err(Errno::BUSY).during(&what);
+        }
+        Ok(target)
+    }
+
     fn proc(&mut self) -> Result<(), Failure> {
         let proc = mounts::filesystem("proc", &[], NO_SUID_DEV_EXEC).during("mount `/proc`")?;
-        let target = self.target("proc", Missing::Folder)?;
+        let target = self.folder("/proc")?;
         mounts::attach(&proc, target).during("attach `/proc`")?;
         for path in READ_ONLY_PROC {
             self.make_inert(&proc, path)
@@ -134,7 +151,7 @@ impl<'a> Surroundings<'a> {
     /// A view of one's own where the network is one's own, else the host's; none if the kernel
     /// gives neither.
     fn sys(&mut self) -> Result<(), Failure> {
-        let target = self.target("sys", Missing::Folder)?;
+        let target = self.folder("/sys")?;
         let Ok(sys) = mounts::filesystem("sysfs", &[], INERT).or_else(|_| host_sys()) else {
             return Ok(());
         };
@@ -163,7 +180,7 @@ impl<'a> Surroundings<'a> {
         ];
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let dev = mounts::filesystem("tmpfs", &settings, attributes).during("mount `/dev`")?;
-        let target = self.target("dev", Missing::Folder)?;
+        let target = self.folder("/dev")?;
         mounts::attach(&dev, target).during("attach `/dev`")?;
         for (name, major, minor) in DEVICES {
             bind_device(&dev, name, major, minor)

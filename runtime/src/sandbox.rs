@@ -25,9 +25,12 @@ use crate::stubs;
 use crate::subid;
 use crate::supervise::{self, Ended};
 
-/// First id and number of ids that root gives to a step. They are far from all ids in use, so
-/// that root in a step is nobody on the host.
+/// First of the ids that root gives to a step. They are far from all ids in use, so that root in
+/// a step is nobody on the host.
 const HOST_IDS: u32 = 1 << 30;
+/// First of the ids at the upper end that stay the same in a step, for -2 and its neighbours,
+/// which some systems call nobody. The ones below them go without: there are not enough.
+const TOP_IDS: u32 = u32::MAX - (1 << 16);
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 /// Mount points that most layers have; the skeleton has them for those that do not.
 const SKELETON_FOLDERS: [&str; 4] = ["dev", "proc", "sys", "etc"];
@@ -231,7 +234,7 @@ fn shared_warning(kind: PrivilegeKind, refusal: &RunError) -> String {
 /// Returns the user namespace that steps should have.
 fn own_namespace(kind: PrivilegeKind) -> io::Result<Isolation> {
     if kind == PrivilegeKind::Root {
-        let map = format!("0 {HOST_IDS} {HOST_IDS}\n");
+        let map = root_map();
         return Ok(Isolation::Namespace {
             uid_map: map.clone(),
             gid_map: map,
@@ -243,6 +246,12 @@ fn own_namespace(kind: PrivilegeKind) -> io::Result<Isolation> {
         gid_map: subid::identity_map(&privilege::own_map("gid_map")?),
         idmap: false,
     })
+}
+
+/// Gives a step every id above [`HOST_IDS`]; the last one of all means "no id".
+fn root_map() -> String {
+    let (low, top) = (TOP_IDS - HOST_IDS, u32::MAX - TOP_IDS);
+    format!("0 {HOST_IDS} {low}\n{TOP_IDS} {TOP_IDS} {top}\n")
 }
 
 /// Makes the scratch folder and the skeleton in it; what is there already stays.
@@ -352,6 +361,20 @@ fn host_resolv_conf() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_gives_all_ids_above_those_of_the_host() {
+        let extents = subid::parse_map(&root_map());
+        assert!(extents.iter().all(|extent| extent.outside >= HOST_IDS));
+        assert_eq!(subid::n_ids(&extents), u64::from(u32::MAX - HOST_IDS));
+        let has = |id| {
+            let mut all = extents.iter();
+            all.any(|extent| (extent.inside..extent.inside + extent.count).contains(&id))
+        };
+        for id in [0, 1 << 30, i32::MAX.cast_unsigned(), 1 << 31, u32::MAX - 1] {
+            assert!(has(id), "{id}");
+        }
+    }
 
     #[test]
     fn the_common_folder_is_the_deepest_one() {

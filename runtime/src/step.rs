@@ -17,7 +17,8 @@ pub struct Step {
     pub work: PathBuf,
     /// Program and arguments; a program without a slash is looked up in `PATH` of `env`.
     pub args: Vec<String>,
-    /// The complete environment; `HOME` is added if it is not in it.
+    /// The complete environment, where the last value of a name counts; `HOME` is added if it is
+    /// not in it, or empty.
     pub env: Vec<(String, String)>,
     /// Working directory, created if missing; empty for `/`.
     pub cwd: String,

@@ -75,12 +75,11 @@ fn find_user<'a>(name: &str, passwd: &'a str) -> Option<User<'a>> {
     })
 }
 
-/// The home of an id is looked up even where the user was given by ids alone.
+/// The home of an id is looked up even where the user was given by ids alone. One that its entry
+/// leaves empty stays empty.
 fn home_of(uid: u32, passwd: &str) -> String {
-    let home = users(passwd)
-        .find(|user| user.uid == uid)
-        .map_or("", |user| user.home);
-    if home.is_empty() { "/" } else { home }.to_owned()
+    let entry = users(passwd).find(|user| user.uid == uid);
+    entry.map_or("/", |user| user.home).to_owned()
 }
 
 struct Group<'a> {
@@ -172,7 +171,13 @@ mod tests {
     fn numbers_without_an_entry_are_taken_as_they_are() {
         assert_eq!(ids("77"), (77, 0, vec![0], "/".to_owned()));
         assert_eq!(ids("77:88"), (77, 88, vec![88], "/".to_owned()));
-        assert_eq!(ids("bare").3, "/");
+    }
+
+    #[test]
+    fn a_home_that_is_left_empty_stays_empty() {
+        assert_eq!(ids("bare").3, "");
+        let found = resolve("0", "root:x:0:0:root::/bin/sh\n", "").unwrap();
+        assert_eq!(found.home, "");
     }
 
     #[test]

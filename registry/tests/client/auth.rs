@@ -1,11 +1,15 @@
 //! Who gets to see which credentials.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use kiln_graph::media_type;
-use kiln_registry::{Client, Config, Pushed, RegistryError};
+use kiln_registry::{Client, Config, Credentials, Pushed, RegistryError};
+use tokio::io::AsyncReadExt as _;
 
 use crate::support::{
-    Action, Auth, Fake, TokenServer, blob, client, client_with, config, manifest, reference,
+    Action, Auth, Fake, TokenServer, blob, client, client_with, config, manifest, openssl,
+    reference,
 };
 
 fn docker_config(host: &str, pair: &str) -> String {
@@ -321,6 +325,53 @@ async fn token_server_in_plain_http_elsewhere_gets_nothing() {
         let error = pull(&client, &fake).await.unwrap_err();
         assert!(error.to_string().contains("is refused"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_shown_to_a_host_that_is_asked_what_it_speaks() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = openssl(
+        dir.path(),
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout x.pem -out ca.crt \
+         -subj /CN=ca -days 2",
+    );
+    if !made {
+        return;
+    }
+    // What the host is sent before it has said anything, and then nothing at all.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let client = Client::new(Config {
+        credentials: Credentials::parse(&docker_config(&host, "u:p")).unwrap(),
+        extra_ca_files: vec![dir.path().join("ca.crt")],
+        retries: 0,
+        ..config()
+    })
+    .unwrap();
+    let image = reference(&host, "a/b:1");
+    let seen = async {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = vec![0; 4096];
+            let length = stream.read(&mut bytes).await.unwrap();
+            bytes.truncate(length);
+            seen.push(bytes);
+        }
+        seen
+    };
+    let both = async { tokio::join!(client.manifest(&image, None), seen) };
+    let limit = Duration::from_secs(30);
+    let (result, seen) = tokio::time::timeout(limit, both).await.unwrap();
+    assert!(result.is_err());
+    // A TLS handshake, then a request in plain HTTP that shows nothing either.
+    assert_eq!(seen[0][..2], [0x16, 0x03]);
+    let request = String::from_utf8_lossy(&seen[1]);
+    assert!(request.starts_with("GET /v2/a/b/manifests/1 "), "{request}");
+    assert!(
+        !request.to_lowercase().contains("authorization"),
+        "{request}"
+    );
 }
 
 #[tokio::test]

@@ -262,6 +262,60 @@ async fn extra_authorities_are_trusted_for_all_hosts() {
     round_trip(&client, peer.host()).await;
 }
 
+fn client_with_authority(file: std::path::PathBuf, insecure_hosts: Vec<String>) -> Client {
+    Client::new(Config {
+        extra_ca_files: vec![file],
+        insecure_hosts,
+        ..config()
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn extra_authorities_are_enough_on_this_machine() {
+    let Some(peer) = tls_peer(TLS) else {
+        return;
+    };
+    let client = client_with_authority(peer.path("ca.crt"), Vec::new());
+    round_trip(&client, peer.host()).await;
+    // Said to be plain, it is not asked what else it speaks.
+    let plain = vec![format!("http://{}", peer.host())];
+    let client = client_with_authority(peer.path("ca.crt"), plain);
+    let image = reference(peer.host(), "team/app:1");
+    assert!(client.manifest(&image, None).await.is_err());
+}
+
+#[tokio::test]
+async fn wrong_certificate_on_this_machine_is_no_reason_for_plain_http() {
+    let Some(peer) = tls_peer(TLS) else {
+        return;
+    };
+    openssl(
+        &peer.path("certs.d"),
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout x.pem -out other.crt \
+         -subj /CN=other -days 2",
+    );
+    let client = client_with_authority(peer.path("certs.d/other.crt"), Vec::new());
+    let image = reference(peer.host(), "team/app:1");
+    let error = client.manifest(&image, None).await.unwrap_err();
+    let RegistryError::Unreachable { .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
+}
+
+#[tokio::test]
+async fn plain_registries_on_this_machine_work_beside_extra_authorities() {
+    if !require_docker_registry() || !openssl(Path::new("/"), "version") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    make_certificates(dir.path());
+    let peer = Peer::plain();
+    let client = client_with_authority(dir.path().join("ca.crt"), Vec::new());
+    round_trip(&client, peer.host()).await;
+}
+
 #[tokio::test]
 async fn client_certificate_is_shown() {
     let Some(peer) = tls_peer(CLIENT_TLS) else {
@@ -269,6 +323,15 @@ async fn client_certificate_is_shown() {
     };
     let image = reference(peer.host(), "a/b:1");
     let error = client_with_certs(&peer)
+        .manifest(&image, None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RegistryError::Unreachable { .. }),
+        "{error:?}"
+    );
+    // Asked what it speaks, it hangs up only after it has said so.
+    let error = client_with_authority(peer.path("ca.crt"), Vec::new())
         .manifest(&image, None)
         .await
         .unwrap_err();

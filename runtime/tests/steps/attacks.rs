@@ -14,6 +14,11 @@ use crate::support::{Bench, Lab, chmod, write};
 pub(crate) const CASES: &[Case] = &[
     ("linked_mount_points_stay_inside", linked_files, false),
     ("linked_kernel_folders_stay_inside", linked_folders, false),
+    (
+        "kernel_folders_that_cannot_be_are_named",
+        impossible_folders,
+        false,
+    ),
     ("a_linked_working_directory_stays_inside", linked_cwd, false),
     (
         "descriptors_cannot_be_a_working_directory",
@@ -78,6 +83,33 @@ fn linked_folders(lab: &Lab) {
     assert_eq!(out, "0\n/tmp/real-dev\n/tmp/real-proc\n/tmp/real-sys\n");
     assert!(bench.changed().is_empty(), "{:?}", bench.changed());
     assert!(!Path::new("/tmp/real-proc").exists());
+}
+
+fn impossible_folders(lab: &Lab) {
+    type Fill = fn(&Path);
+    let fills: [(Fill, &str); 4] = [
+        (|path| symlink("/", path).unwrap(), "the root of the image"),
+        (
+            |path| symlink("../missing/..", path).unwrap(),
+            "the root of the image",
+        ),
+        (|path| write(path, "x"), "is no folder in the image"),
+        (
+            |path| symlink("/bin/sh", path).unwrap(),
+            "is no folder in the image",
+        ),
+    ];
+    for name in ["proc", "sys", "dev"] {
+        for (fill, why) in fills {
+            let bench = lab.bench_with(|layer| fill(&layer.join(name)));
+            let error = lab.run(&bench.step("true")).unwrap_err();
+            assert!(matches!(error, RunError::Setup { .. }), "{error:?}");
+            let text = error.to_string();
+            assert!(text.contains(&format!("`/{name}`")), "{text}");
+            assert!(text.contains(why), "{text}");
+            assert!(bench.changed().is_empty(), "{:?}", bench.changed());
+        }
+    }
 }
 
 fn linked_cwd(lab: &Lab) {

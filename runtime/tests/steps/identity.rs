@@ -1,9 +1,11 @@
 //! Who a step runs as.
 
+use std::fs;
+
 use kiln_runtime::{PrivilegeKind, RunError};
 
 use crate::Case;
-use crate::support::Lab;
+use crate::support::{Lab, chmod, write};
 
 pub(crate) const CASES: &[Case] = &[
     ("users_and_groups_come_from_the_root", users, true),
@@ -14,6 +16,8 @@ pub(crate) const CASES: &[Case] = &[
     ("other_users_can_write_to_their_output", output, true),
     ("set_user_id_programs_work", set_user_id, true),
     ("home_is_that_of_the_user", home, true),
+    ("an_entry_without_home_has_an_empty_one", empty_home, false),
+    ("root_gives_large_ids_to_steps", large_user, true),
 ];
 
 fn as_user(lab: &Lab, user: &str, script: &str) -> String {
@@ -67,7 +71,7 @@ fn unmapped(lab: &Lab) {
     if lab.privilege.kind == PrivilegeKind::SingleId {
         let error = error_of(lab, "app").to_string();
         assert!(error.contains("subordinate ids"), "{error}");
-    } else {
+    } else if lab.privilege.kind != PrivilegeKind::Root {
         let error = error_of(lab, "2000000000").to_string();
         assert!(error.contains("ids are not available"), "{error}");
     }
@@ -120,4 +124,25 @@ fn home(lab: &Lab) {
     assert_eq!(as_user(lab, "app", "echo $HOME"), "/home/app\n");
     assert_eq!(as_user(lab, "1000:0", "echo $HOME"), "/home/app\n");
     assert_eq!(as_user(lab, "77", "echo $HOME"), "/\n");
+}
+
+fn empty_home(lab: &Lab) {
+    let bench = lab.bench_with(|layer| {
+        fs::create_dir(layer.join("etc")).unwrap();
+        chmod(&layer.join("etc"), 0o755);
+        write(&layer.join("etc/passwd"), "root:x:0:0:root::/bin/sh\n");
+    });
+    assert_eq!(bench.sh(lab, "env | grep ^HOME"), "HOME=\n");
+}
+
+fn large_user(lab: &Lab) {
+    if lab.privilege.kind != PrivilegeKind::Root {
+        return;
+    }
+    let out = as_user(
+        lab,
+        "2000000000:2147483647",
+        "id -u; id -g; touch /dev/shm/f",
+    );
+    assert_eq!(out, "2000000000\n2147483647\n");
 }

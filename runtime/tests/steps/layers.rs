@@ -11,6 +11,7 @@ use crate::support::{Lab, chmod, run, write};
 
 pub(crate) const CASES: &[Case] = &[
     ("files_have_plain_ids_on_disk", ids, true),
+    ("root_gives_files_large_ids", large_ids, true),
     ("root_owns_what_it_makes", root_ids, false),
     ("owners_below_are_seen_and_kept", owners_below, true),
     ("removal_leaves_a_whiteout", whiteout, false),
@@ -46,6 +47,33 @@ fn ids(lab: &Lab) {
     assert_eq!(owner("f"), (0, 0));
     assert_eq!(owner("d"), (1000, 1001));
     assert_eq!(owner("d/g"), (65534, 0));
+}
+
+fn large_ids(lab: &Lab) {
+    if lab.privilege.kind != PrivilegeKind::Root {
+        return;
+    }
+    let ids = [1 << 30, 2_000_000_000, i32::MAX as u32 + 1, u32::MAX - 1];
+    let bench = lab.bench_with(|layer| {
+        for id in ids {
+            let path = layer.join(format!("below-{id}"));
+            write(&path, "x");
+            std::os::unix::fs::chown(path, Some(id), Some(id)).unwrap();
+        }
+    });
+    for id in ids {
+        let script = format!(
+            "touch /f-{id}; chown {id}:{id} /f-{id}; stat -c %u:%g /f-{id} /below-{id}; \
+             echo y >> /below-{id}"
+        );
+        let owner = format!("{id}:{id}\n");
+        assert_eq!(bench.sh(lab, &script), owner.repeat(2));
+        for name in ["f", "below"] {
+            let path = bench.upper().join(format!("{name}-{id}"));
+            let metadata = path.metadata().unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (id, id), "{name}");
+        }
+    }
 }
 
 fn root_ids(lab: &Lab) {

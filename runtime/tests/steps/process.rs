@@ -1,5 +1,6 @@
 //! The process: how it starts, what it writes, how it ends and is ended.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use kiln_runtime::{Cancel, Exit, InlineFile, RunError, Sandbox};
 
 use crate::Case;
-use crate::support::{Bench, Lab, command, run, run_with};
+use crate::support::{Bench, Lab, chmod, command, run, run_with};
 
 pub(crate) const CASES: &[Case] = &[
     ("exit_codes_and_signals_are_told_apart", exit, false),
@@ -28,6 +29,11 @@ pub(crate) const CASES: &[Case] = &[
     (
         "a_script_without_interpreter_is_not_run_by_a_shell",
         no_interpreter,
+        false,
+    ),
+    (
+        "a_program_of_another_architecture_is_told",
+        foreign_program,
         false,
     ),
     ("inline_files_are_shown_and_not_kept", inline_files, false),
@@ -103,6 +109,10 @@ fn environment(lab: &Lab) {
     assert_eq!(env, "PATH=/usr/bin:/bin\nA=b=c d\nHOME=/root\n");
     step.env.push(("HOME".to_owned(), "/given".to_owned()));
     assert!(lab.run(&step).unwrap().stdout.ends_with("\nHOME=/given\n"));
+    step.env.push(("A".to_owned(), "later".to_owned()));
+    step.env.push(("HOME".to_owned(), String::new()));
+    let env = lab.run(&step).unwrap().stdout;
+    assert_eq!(env, "PATH=/usr/bin:/bin\nA=later\nHOME=/root\n");
 }
 
 fn missing_program(lab: &Lab) {
@@ -128,6 +138,30 @@ fn no_interpreter(lab: &Lab) {
     step.args = vec!["/script".to_owned()];
     let error = lab.run(&step).unwrap_err();
     assert!(matches!(error, RunError::Exec { .. }), "{error:?}");
+}
+
+/// A program for a machine that no kernel runs.
+fn foreign_program(lab: &Lab) {
+    let bench = lab.bench_with(|layer| {
+        let mut program = fs::read("/bin/busybox").unwrap();
+        program[18..20].copy_from_slice(&[0xff, 0xff]);
+        fs::write(layer.join("foreign"), program).unwrap();
+        chmod(&layer.join("foreign"), 0o755);
+    });
+    let mut step = bench.step("");
+    step.args = vec!["/foreign".to_owned()];
+    let error = lab.run(&step).unwrap_err();
+    assert_eq!(error.exit_code(), Some(126));
+    assert_eq!(error.to_string(), "exec `/foreign`");
+    let reason = error.source().unwrap().to_string();
+    for part in [
+        "Exec format error (os error 8)",
+        "another architecture",
+        "`qemu-user-static`",
+        "`binfmt_misc`",
+    ] {
+        assert!(reason.contains(part), "{reason}");
+    }
 }
 
 fn inline_files(lab: &Lab) {
