@@ -1,12 +1,15 @@
 //! From `main` to a command and back to an exit code.
 
 use std::io::{self, Write as _};
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
+use futures_util::future::{Either, select};
 use kiln_cache::Store;
 use kiln_runtime::Privilege;
-use kiln_solver::Reporter;
+use kiln_solver::{Reporter, blocking};
 
 use crate::args::{BuildArgs, Cli, Command, Print, Progress};
 use crate::commands::build::{Build, Built, Prepared};
@@ -15,9 +18,12 @@ use crate::environment::Environment;
 use crate::export::{Facts, export, facts_alone};
 use crate::plan::BuildPlan;
 use crate::progress::{Mode, TerminalSize, drive};
-use crate::report::Failure;
+use crate::report::{Failure, FailureKind};
 use crate::session::{Session, open_store};
 use crate::stop::until_stopped;
+
+/// How long a build that was stopped waits for work that cannot be stopped.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -94,41 +100,83 @@ fn build(
         .build()
         .map_err(Failure::user)?;
     // Registries start their connections on the runtime.
-    let _entered = runtime.enter();
+    let entered = runtime.enter();
     let registries = (&args.insecure_registry[..], &args.ca_file[..]);
     let session = Session::new(store, env, privilege, registries)?;
-    let color = env.is_terminal && !env.no_color;
-    let mode = mode_of(args, env);
-    let (reporter, events) = match mode {
-        Some(_) => {
-            let (reporter, events) = Reporter::new();
-            (reporter, Some(events))
-        }
-        None => (Reporter::silent(), None),
-    };
-    let result = std::thread::scope(|scope| {
-        if let (Some(mode), Some(events)) = (mode, events) {
-            scope.spawn(move || drive(events, mode, io::stderr(), terminal_size));
-        }
-        // Owned here, so that the renderer ends when the build does.
-        let reporter = reporter;
-        for warning in &privilege.warnings {
-            reporter.warn(warning.as_str());
-        }
-        let build = Build {
-            plan,
-            session: &session,
-            reporter: &reporter,
-            color,
-        };
-        runtime.block_on(until_stopped(build_all(args, &build)))
-    });
-    let facts = result?;
-    drop(session);
-    if let (true, Some(facts)) = (args.quiet, facts) {
+    drop(entered);
+    let result = runtime.block_on(build_and_show(args, plan, &session, env, privilege));
+    if let Err(Failure {
+        kind: FailureKind::Stopped(_),
+        ..
+    }) = &result
+    {
+        // Steps are dead by now. Who still copies or compresses a large file ends with us.
+        runtime.shutdown_timeout(PATIENCE);
+        session.store.discard_temporary();
+    }
+    if let (true, Some(facts)) = (args.quiet, result?) {
         writeln!(io::stdout(), "{}", facts.id).map_err(Failure::user)?;
     }
     Ok(())
+}
+
+/// Builds, and shows progress on a thread of its own.
+async fn build_and_show(
+    args: &BuildArgs,
+    plan: &BuildPlan,
+    session: &Session,
+    env: &Environment,
+    privilege: &Privilege,
+) -> Result<Option<Facts>, Failure> {
+    let color = env.is_terminal && !env.no_color;
+    let (reporter, events) = match mode_of(args, env) {
+        Some(mode) => {
+            let (reporter, events) = Reporter::new();
+            (reporter, Some((mode, events)))
+        }
+        None => (Reporter::silent(), None),
+    };
+    let shown = async {
+        if let Some((mode, events)) = events {
+            // Nobody looks any more when standard error is closed; the build goes on.
+            let _unseen = blocking(move || drive(events, mode, io::stderr(), terminal_size)).await;
+        }
+    };
+    let built = async {
+        for warning in &privilege.warnings {
+            reporter.warn(warning.as_str());
+        }
+        let result = {
+            let build = Build {
+                plan,
+                session,
+                reporter: &reporter,
+                color,
+            };
+            until_stopped(build_all(args, &build)).await
+        };
+        // The last sender: what shows progress ends with it.
+        drop(reporter);
+        result
+    };
+    let (mut shown, mut built) = (pin!(shown), pin!(built));
+    let result = match select(shown.as_mut(), built.as_mut()).await {
+        Either::Left(((), built)) => return built.await,
+        Either::Right((result, _)) => result,
+    };
+    let _late = tokio::time::timeout(patience_after(&result), shown).await;
+    result
+}
+
+/// How long the end of a build waits for the last progress to be shown: not long when stopped.
+fn patience_after<T>(result: &Result<T, Failure>) -> Duration {
+    match result {
+        Err(Failure {
+            kind: FailureKind::Stopped(_),
+            ..
+        }) => PATIENCE,
+        _ => Duration::MAX,
+    }
 }
 
 async fn build_all(args: &BuildArgs, build: &Build<'_>) -> Result<Option<Facts>, Failure> {

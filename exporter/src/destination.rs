@@ -3,8 +3,12 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::ExportError;
 
@@ -62,24 +66,77 @@ pub(crate) fn write_file<T>(
         return Ok(result);
     }
     let parent = target.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let file = create_unnamed(parent).map_err(ExportError::write_path(path))?;
+    let mut out = BufWriter::with_capacity(BUFFER, file);
+    let result = write(&mut out)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error);
+    let file = file.map_err(ExportError::write_path(path))?;
+    file.publish(parent, &target)
+        .map_err(ExportError::write_path(path))?;
+    Ok(result)
+}
+
+/// A file that nobody sees yet.
+enum Unpublished {
+    /// Without a name: gone with this process, however that ends.
+    Unnamed(File),
+    /// With a temporary name, where the file system has no files without one.
+    Named(tempfile::NamedTempFile),
+}
+
+fn create_unnamed(dir: &Path) -> io::Result<Unpublished> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    // The umask applies to this mode.
+    match rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => return Ok(Unpublished::Unnamed(file.into())),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
     // Opened here, because errors of the file that `tempfile` opens name the temporary file.
     let open = |tmp: &Path| {
         let mut options = File::options();
-        // The umask applies to this mode.
         options.write(true).create_new(true).mode(0o666).open(tmp)
     };
-    let file = tempfile::Builder::new()
-        .prefix(".kiln-")
-        .make_in(parent.unwrap_or(Path::new(".")), open)
-        .map_err(ExportError::write_path(path))?;
-    // The file itself, not its wrapper, for the same reason.
-    let mut out = BufWriter::with_capacity(BUFFER, file.as_file());
-    let result = write(&mut out)?;
-    let flushed = out.into_inner().map_err(io::IntoInnerError::into_error);
-    flushed.map_err(ExportError::write_path(path))?;
-    file.persist(&target)
-        .map_err(|error| ExportError::write_path(path)(error.error))?;
-    Ok(result)
+    Ok(Unpublished::Named(
+        tempfile::Builder::new()
+            .prefix(".kiln-")
+            .make_in(dir, open)?,
+    ))
+}
+
+impl Unpublished {
+    /// Gives the file its name; what had that name before is replaced.
+    fn publish(self, dir: &Path, target: &Path) -> io::Result<()> {
+        let file = match self {
+            Self::Named(file) => return file.persist(target).map(drop).map_err(|e| e.error),
+            Self::Unnamed(file) => file,
+        };
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let link =
+            |name: &Path| rustix::fs::linkat(CWD, own.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW);
+        match link(target) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        // A link replaces nothing, a rename does.
+        let beside = dir.join(format!(".kiln-{}-{}", std::process::id(), file.as_raw_fd()));
+        link(&beside)?;
+        fs::rename(&beside, target).inspect_err(|_| drop(fs::remove_file(&beside)))
+    }
+}
+
+impl Write for Unpublished {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unnamed(file) => file.write(data),
+            Self::Named(file) => file.as_file_mut().write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Returns where a path that the user named leads.
