@@ -1,0 +1,32 @@
+//! kiln from outside: the built program against real registries, real kernels, other tools.
+//!
+//! Everything a test needs is made by the test: see `tests/support`. What the machine does not
+//! have is skipped, and fails where `CI` is set.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests end where they cannot go on, and say what they skip"
+)]
+
+#[path = "../support/lib.rs"]
+mod support;
+
+mod bases;
+mod caching;
+mod damaged;
+mod errors;
+mod fixtures;
+mod graph;
+mod interrupted;
+mod isolation;
+mod killed;
+mod language;
+mod limits;
+mod memory;
+mod ordinary_user;
+mod outputs;
+mod parallel;
+mod peers;
+mod screen;
+mod store;
