@@ -1,3 +1,5 @@
+//! Tests.
+
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;

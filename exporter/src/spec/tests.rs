@@ -1,3 +1,5 @@
+//! Tests of output specifications.
+
 use super::*;
 
 fn parse(text: &str) -> OutputSpec {

@@ -1,3 +1,5 @@
+//! Tests.
+
 use std::io::Cursor;
 
 use kiln_cache::{Mtime, TarEntry, TarKind, TarReader};
