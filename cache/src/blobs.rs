@@ -1,7 +1,7 @@
 //! Blobs: bytes stored under their SHA-256, as a registry knows them.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use kiln_graph::{Algorithm, Descriptor, Digest, Hasher};
@@ -66,6 +66,29 @@ impl Store {
         }
     }
 
+    /// Opens a blob to be read to its end, where [`VerifiedBlob::finish`] says whether it was whole.
+    pub fn open_verified(&self, digest: &Digest) -> Result<Option<VerifiedBlob>, StoreError> {
+        let (store, expected) = (self.clone(), *digest);
+        let hasher = Hasher::new(Algorithm::Sha256);
+        let file = self.open_blob(digest)?;
+        Ok(file.map(|file| VerifiedBlob {
+            store,
+            expected,
+            file,
+            hasher,
+        }))
+    }
+
+    /// Reads a blob to its end; one that does not match its name is removed and is an error.
+    pub fn verify_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        let Some(mut blob) = self.open_verified(digest)? else {
+            return Ok(());
+        };
+        let read = io::copy(&mut blob, &mut io::sink());
+        read.map_err(StoreError::io("read", self.blob_path(digest)))?;
+        blob.finish()
+    }
+
     /// Reads a small blob; one that does not match its name is removed and counts as missing.
     pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.blob_path(digest);
@@ -111,6 +134,40 @@ impl Store {
             .write_all(bytes)
             .map_err(StoreError::io("write", self.blob_path(&digest)))?;
         Ok(writer.commit(Some(&digest))?.0)
+    }
+}
+
+/// A blob that is hashed while it is read.
+#[derive(Debug)]
+pub struct VerifiedBlob {
+    store: Store,
+    expected: Digest,
+    file: File,
+    hasher: Hasher,
+}
+
+impl Read for VerifiedBlob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl VerifiedBlob {
+    /// Returns whether what was read has the right digest; a wrong blob is removed, so that the
+    /// next build makes or fetches it again.
+    pub fn finish(self) -> Result<(), StoreError> {
+        let actual = self.hasher.finish();
+        if actual == self.expected {
+            return Ok(());
+        }
+        self.store
+            .drop_damaged(&self.store.blob_path(&self.expected))?;
+        Err(StoreError::WrongDigest {
+            expected: self.expected,
+            actual,
+        })
     }
 }
 
@@ -177,6 +234,18 @@ mod tests {
         let result = writer.commit(Some(&Digest::sha256("hello")));
         assert!(matches!(result, Err(StoreError::WrongDigest { .. })));
         assert!(!store.has_blob(&Digest::sha256("other")));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_seen_at_the_end_of_reading() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let digest = store.put_blob(b"hello").unwrap();
+        store.verify_blob(&digest).unwrap();
+        fs::write(store.blob_path(&digest), "hellp").unwrap();
+        let result = store.verify_blob(&digest);
+        assert!(matches!(result, Err(StoreError::WrongDigest { .. })));
+        assert!(!store.has_blob(&digest));
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub enum StoreError {
         found: String,
     },
     /// Content does not match its name.
-    #[error("expected content with digest {expected}, got {actual}")]
+    #[error(
+        "content with digest {expected} was damaged (it had {actual}) and is gone; build again"
+    )]
     WrongDigest {
         /// What was asked for.
         expected: Digest,

@@ -174,7 +174,7 @@ impl Staging {
     /// Makes the layer visible under `id`; where one is there already, that one stays.
     pub fn commit(mut self, id: &Digest, list: &Arc<FileList>) -> Result<Layer, StoreError> {
         let target = self.store.layer_dir(id);
-        if !target.exists() {
+        if !self.store.has_layer(id)? {
             let path = self.dir.join("list");
             fs::write(&path, list.to_bytes()).map_err(StoreError::io("write", &path))?;
             let work = self.work_dir();

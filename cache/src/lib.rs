@@ -30,7 +30,7 @@ mod walk;
 mod xattrs;
 
 pub use crate::archive::{ArchiveError, TarEntry, TarKind, TarReader, decompress, is_archive};
-pub use crate::blobs::BlobWriter;
+pub use crate::blobs::{BlobWriter, VerifiedBlob};
 pub use crate::codec::Damaged;
 pub use crate::context::Context;
 pub use crate::db::{Action, LayerBlob};

@@ -80,7 +80,7 @@ impl IgnoreList {
                 pattern: String::from_utf8_lossy(written).into_owned(),
                 line: Some(at + 1),
             };
-            if rest.is_empty() || negated && cleaned == b"." {
+            if rest.is_empty() || negated && cleaned == b"." && rest.starts_with(b"/") {
                 return Err(error());
             }
             let tokens = compile(&cleaned, true).ok_or_else(error)?;
@@ -369,7 +369,11 @@ mod tests {
     fn malformed_patterns_are_refused_with_their_line() {
         let error = IgnoreList::parse(b"ok\n[a").unwrap_err();
         assert_eq!((error.pattern.as_str(), error.line), ("[a", Some(2)));
-        assert!(IgnoreList::parse(b"!").is_err());
+        for nothing in ["!", "!/", "!/.."] {
+            assert!(IgnoreList::parse(nothing.as_bytes()).is_err(), "{nothing}");
+        }
+        assert!(!ignored("a\n!.", "b"));
+        assert!(ignored("*\n!./", "b"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::session::{Session, open_store};
 use crate::stop::until_stopped;
 
 /// How long a build that was stopped waits for work that cannot be stopped.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

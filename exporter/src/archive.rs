@@ -1,7 +1,5 @@
 //! Images as one tar file: an OCI archive, or what `docker load` takes.
 
-use std::io::Read as _;
-
 use kiln_cache::Store;
 use kiln_registry::Reference;
 
@@ -68,15 +66,16 @@ fn write_file(
         LayoutContent::Owned(bytes) => &bytes[..],
         LayoutContent::Stored { digest, size } => {
             let digest = *digest;
-            let file = store
-                .open_blob(&digest)?
+            let mut blob = store
+                .open_verified(&digest)?
                 .ok_or(ExportError::Missing { digest })?;
             tar.header(&Header::file(path, 0o444, *size))?;
             let what = || format!("blob `{digest}`");
             let changed = || ExportError::Changed {
                 path: format!("blob {digest}"),
             };
-            return tar.content(&mut file.take(u64::MAX), *size, changed, what);
+            tar.content(&mut blob, *size, changed, what)?;
+            return Ok(blob.finish()?);
         }
     };
     let size = bytes.len() as u64;

@@ -96,9 +96,10 @@ impl LayoutFile<'_> {
             LayoutContent::Owned(bytes) => &bytes[..],
             LayoutContent::Stored { digest, size } => {
                 let digest = *digest;
-                let blob = store.open_blob(&digest)?;
+                let blob = store.open_verified(&digest)?;
                 let mut blob = blob.ok_or(ExportError::Missing { digest })?;
                 let n = io::copy(&mut blob, out).map_err(ExportError::write_path(path))?;
+                blob.finish()?;
                 return check_size(&digest, *size, n);
             }
         };

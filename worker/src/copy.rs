@@ -14,7 +14,7 @@ use crate::error::{CopyError, WorkerError};
 use crate::plan::{Overrides, Plan};
 use crate::select::select;
 use crate::unarchive::{may_be_archive, unpack_into};
-use crate::users::{Ids, needs_files, owner_of_user, resolve};
+use crate::users::{Ids, needs_files, owner_of_user, resolve, resolve_leniently};
 
 /// Longest `/etc/passwd` or `/etc/group` that is read, in bytes.
 const MAX_USER_FILE: u64 = 10 << 20;
@@ -63,10 +63,15 @@ impl CopyJob {
 
     pub(crate) fn make_dir(&self, op: &MakeDir) -> Result<Digest, WorkerError> {
         let below = tree_of(&self.layers);
-        let owner = match self.ids(&owner_of_user(&op.user), &below) {
-            // As BuildKit: only a RUN needs to know who the user is.
-            Err(WorkerError::Copy(CopyError::UnknownName { .. })) => Ids { uid: 0, gid: 0 },
-            ids => ids?,
+        let owner = owner_of_user(&op.user);
+        let owner = match self.layers.is_empty() {
+            true => self.ids(&owner, &below)?,
+            // Only a RUN needs to know who the user is.
+            false => {
+                let passwd = self.user_file(&below, b"etc/passwd")?;
+                let group = self.user_file(&below, b"etc/group")?;
+                resolve_leniently(&owner, &passwd, &group)
+            }
         };
         let overrides = Overrides {
             owner: Some(owner),
@@ -160,7 +165,10 @@ fn copy_path(
     spool: &Spool,
 ) -> Result<(), WorkerError> {
     for selected in select(&source.tree, path).map_err(|e| with_hint(e, source))? {
-        let node = source.tree.get(&selected.real);
+        let node = source
+            .tree
+            .get(&selected.real)
+            .map(|node| source.tree.file_of(node));
         if let Some(node) = node.filter(|node| op.unpack && may_be_archive(node.entry)) {
             let name = String::from_utf8_lossy(&selected.path).into_owned();
             let opened = source.open(node);

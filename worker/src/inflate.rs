@@ -55,6 +55,10 @@ pub(crate) fn unpack_blob(
         (inflate.join(), unpacked)
     });
     let digest = digest.unwrap_or_else(|panic| resume_unwind(panic));
+    if !matches!((&digest, &unpacked), (Ok(digest), Ok(_)) if *digest == diff_id) {
+        // If the blob is to blame, it goes, and the next build fetches it again.
+        store.verify_blob(&origin.blob.digest)?;
+    }
     // An archive that ends early is malformed because the blob was.
     let digest = digest.map_err(failed)?;
     let unpacked = unpacked.map_err(failed)?;

@@ -67,6 +67,28 @@ pub(crate) fn resolve(owner: &Owner, passwd: &str, group: &str) -> Result<Ids, C
     Ok(Ids { uid, gid })
 }
 
+/// As [`resolve`] for what no process runs as: an unknown user is root, an unknown group the
+/// user's own, as BuildKit has it.
+pub(crate) fn resolve_leniently(owner: &Owner, passwd: &str, group: &str) -> Ids {
+    let alone = Owner {
+        user: owner.user.clone(),
+        group: None,
+    };
+    let root = Owner {
+        user: Principal::Id(0),
+        group: None,
+    };
+    let known = resolve(&alone, passwd, group).is_ok();
+    let user = if known { alone } else { root };
+    let with_group = Owner {
+        user: user.user.clone(),
+        group: owner.group.clone(),
+    };
+    resolve(&with_group, passwd, group)
+        .or_else(|_| resolve(&user, passwd, group))
+        .unwrap_or(Ids { uid: 0, gid: 0 })
+}
+
 fn user(passwd: &str, name: &str) -> Option<(u32, u32)> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -104,6 +126,20 @@ mod tests {
             ("5:6", 5, 6),
         ] {
             let ids = resolve(&owner_of_user(user), PASSWD, GROUP).unwrap();
+            assert_eq!((ids.uid, ids.gid), (uid, gid), "{user:?}");
+        }
+    }
+
+    #[test]
+    fn leniently_each_part_falls_back_for_itself() {
+        for (user, uid, gid) in [
+            ("5:nope", 5, 5),
+            ("web:nope", 33, 34),
+            ("nope:5", 0, 5),
+            ("nope", 0, 0),
+            ("web", 33, 34),
+        ] {
+            let ids = resolve_leniently(&owner_of_user(user), PASSWD, GROUP);
             assert_eq!((ids.uid, ids.gid), (uid, gid), "{user:?}");
         }
     }
