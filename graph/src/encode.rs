@@ -21,28 +21,36 @@ pub trait Encode {
     fn encode(&self, encoder: &mut Encoder);
 }
 
+/// Bytes that are collected before they are hashed: most values are a few bytes long.
+const BUFFER: usize = 4096;
+
 /// Hashes the canonical encoding of values.
 #[derive(Debug, Clone)]
-pub struct Encoder(Hasher);
+pub struct Encoder {
+    hasher: Hasher,
+    buffer: Vec<u8>,
+}
 
 impl Encoder {
     /// Starts an encoding in `domain`, for instance `"vertex"`.
     pub fn new(domain: &str) -> Self {
-        let mut encoder = Self(Hasher::new(Algorithm::Blake3));
+        let hasher = Hasher::new(Algorithm::Blake3);
+        let mut encoder = Self {
+            hasher,
+            buffer: Vec::new(),
+        };
         encoder.text(domain).number(VERSION);
         encoder
     }
 
     /// Writes a number.
     pub fn number(&mut self, value: u64) -> &mut Self {
-        self.0.update(&value.to_le_bytes());
-        self
+        self.write(&value.to_le_bytes())
     }
 
     /// Writes the fixed number of an enum's variant.
     pub fn variant(&mut self, value: u8) -> &mut Self {
-        self.0.update(&[value]);
-        self
+        self.write(&[value])
     }
 
     /// Writes a flag.
@@ -53,8 +61,7 @@ impl Encoder {
     /// Writes a byte string.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.number(value.len() as u64);
-        self.0.update(value);
-        self
+        self.write(value)
     }
 
     /// Writes a text.
@@ -69,8 +76,22 @@ impl Encoder {
     }
 
     /// Returns the digest of everything written.
-    pub fn finish(self) -> Digest {
-        self.0.finish()
+    pub fn finish(mut self) -> Digest {
+        self.hasher.update(&self.buffer);
+        self.hasher.finish()
+    }
+
+    fn write(&mut self, data: &[u8]) -> &mut Self {
+        if self.buffer.len() + data.len() > BUFFER {
+            self.hasher.update(&self.buffer);
+            self.buffer.clear();
+        }
+        if data.len() > BUFFER {
+            self.hasher.update(data);
+        } else {
+            self.buffer.extend_from_slice(data);
+        }
+        self
     }
 }
 
