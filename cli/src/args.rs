@@ -114,7 +114,7 @@ pub(crate) struct BuildArgs {
         value_name = "BOOL"
     )]
     pub(crate) load: bool,
-    /// Add an annotation, [TYPE:]NAME=VALUE, to every image that goes out
+    /// Add an annotation, NAME=VALUE or TYPE:NAME=VALUE, to every image that goes out
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) annotation: Vec<String>,
     /// Where the result goes: type=oci|docker|tar|local|image|registry,dest=PATH,…
