@@ -5,11 +5,11 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use kiln_graph::{Algorithm, Digest, Hasher};
+use kiln_graph::Digest;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, makedev,
 };
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::filelist::{Entry, Kind, Mtime, split_path};
 use crate::layers::open_dir;
+use crate::scan::hash_copy;
 use crate::xattrs;
 
 /// Writes entries below one directory.
@@ -186,22 +187,7 @@ fn fill(file: &mut File, content: Content<'_>) -> io::Result<Option<(u64, Digest
             }
             Ok(None)
         }
-        Content::Stream(stream) => {
-            let mut hasher = Hasher::new(Algorithm::Blake3);
-            let mut buffer = vec![0; 128 * 1024];
-            let mut size = 0;
-            loop {
-                let n = match stream.read(&mut buffer) {
-                    Ok(0) => return Ok(Some((size, hasher.finish()))),
-                    Ok(n) => n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
-                };
-                hasher.update(&buffer[..n]);
-                file.write_all(&buffer[..n])?;
-                size += n as u64;
-            }
-        }
+        Content::Stream(stream) => hash_copy(stream, file).map(Some),
     }
 }
 

@@ -36,18 +36,24 @@ pub fn scan_upper(dir: &Path, below: &Tree) -> Result<FileList, StoreError> {
 }
 
 /// Hashes a stream with BLAKE3 and returns its length and digest.
-pub fn hash_stream(mut stream: impl io::Read) -> io::Result<(u64, Digest)> {
+pub fn hash_stream(stream: impl io::Read) -> io::Result<(u64, Digest)> {
+    hash_copy(stream, io::sink())
+}
+
+/// Copies a stream, hashes it on the way, and returns its length and digest.
+pub fn hash_copy(mut from: impl io::Read, mut to: impl io::Write) -> io::Result<(u64, Digest)> {
     let mut hasher = Hasher::new(Algorithm::Blake3);
     let mut buffer = vec![0; 128 * 1024];
     let mut size = 0;
     loop {
-        let n = match stream.read(&mut buffer) {
+        let n = match from.read(&mut buffer) {
             Ok(0) => return Ok((size, hasher.finish())),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         hasher.update(&buffer[..n]);
+        to.write_all(&buffer[..n])?;
         size += n as u64;
     }
 }

@@ -8,7 +8,7 @@ use std::io::{Read, Seek as _};
 use std::path::Path;
 
 use kiln_cache::{
-    Entry, Kind, TarEntry, TarKind, TarReader, components, decompress, hash_stream, is_archive,
+    Entry, Kind, TarEntry, TarKind, TarReader, components, decompress, hash_copy, is_archive,
     join_path, split_path,
 };
 
@@ -122,30 +122,9 @@ impl<F: Fn(UnpackError) -> CopyError> Place<'_, '_, F> {
 
 /// Writes a member's content to a file of its own and returns what it is.
 fn spool_file(content: &mut impl Read, path: &Path) -> std::io::Result<Kind> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)?;
-    let (size, digest) = hash_stream(Tee {
-        from: content,
-        to: &mut file,
-    })?;
+    let file = File::options().write(true).create_new(true).open(path)?;
+    let (size, digest) = hash_copy(content, file)?;
     Ok(Kind::File { size, digest })
-}
-
-/// Writes what is read through it.
-struct Tee<'a, R> {
-    from: &'a mut R,
-    to: &'a mut File,
-}
-
-impl<R: Read> Read for Tee<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.from.read(buffer)?;
-        std::io::Write::write_all(self.to, &buffer[..n])?;
-        Ok(n)
-    }
 }
 
 /// Returns true for what `ADD` may unpack.

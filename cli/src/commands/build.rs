@@ -100,7 +100,7 @@ impl Build<'_> {
         }
         let compiled = kiln_frontend::compile(file, &options, &images)
             .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
-        for warning in file.warnings().iter().chain(&compiled.warnings) {
+        for warning in &compiled.warnings {
             self.reporter.warn(self.warning_text(warning));
         }
         Ok(Prepared {
