@@ -133,8 +133,11 @@ pub(crate) struct CopyFiles {
     pub(crate) from: Option<Word>,
     pub(crate) chown: Option<Word>,
     pub(crate) chmod: Option<Word>,
-    /// Archives are unpacked.
-    pub(crate) unpack: bool,
+    pub(crate) link: bool,
+    pub(crate) parents: bool,
+    pub(crate) excludes: Vec<Word>,
+    /// Archives are unpacked; without it, those of the context are by `ADD`.
+    pub(crate) unpack: Option<bool>,
 }
 
 /// Which of the two instructions it is.

@@ -155,7 +155,8 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{LocalSource, MakeDir};
+    use crate::op::MakeDir;
+    use crate::source::LocalSource;
 
     fn local(graph: &mut Graph, name: &str) -> VertexId {
         graph.add(

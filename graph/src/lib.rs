@@ -15,20 +15,23 @@
 mod digest;
 mod encode;
 mod graph;
+mod mount;
 mod oci;
 mod op;
 mod platform;
 mod render;
+mod source;
 
 pub use crate::digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use crate::encode::{Encode, Encoder};
 pub use crate::graph::{Graph, Input, Meta, SourceLines, Vertex, VertexId};
+pub use crate::mount::{CacheMount, Mount, MountKind, SecretMount, Sharing, SshMount};
 pub use crate::oci::{
     ConfigSection, Descriptor, HealthCheck, HistoryEntry, ImageConfig, Index, Manifest, MediaKind,
     PlatformField, RootFs, media_type,
 };
 pub use crate::op::{
-    Copy, CopySource, Exec, ImageSource, InlineFile, LocalSource, MakeDir, Network, Op, Owner,
-    Principal,
+    Copy, CopySource, Exec, InlineFile, MakeDir, Mode, Network, Op, Owner, Principal, Security,
 };
 pub use crate::platform::{ParsePlatformError, Platform};
+pub use crate::source::{GitSource, GitTimes, HttpSource, ImageSource, LocalSource};

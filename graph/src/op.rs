@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
 use crate::encode::{Encode, Encoder};
-use crate::platform::Platform;
+use crate::mount::Mount;
+use crate::source::{GitSource, HttpSource, ImageSource, LocalSource};
 
 /// One operation with its own parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,33 +14,19 @@ use crate::platform::Platform;
 pub enum Op {
     /// The root file system of an image; no inputs.
     Image(ImageSource),
-    /// A folder of the machine that builds: the build context or a named one; no inputs.
+    /// A build context, the main one or a named one: a folder of the machine that builds, or
+    /// files that were fetched before the graph was made; no inputs.
     Local(LocalSource),
+    /// A file that is downloaded; no inputs.
+    Http(HttpSource),
+    /// Files of a commit of a Git repository; no inputs.
+    Git(GitSource),
     /// Runs a process; input 0 is its root.
     Exec(Exec),
     /// Copies files; input 0 is the destination, later ones are sources.
     Copy(Copy),
     /// Makes a directory and its missing parents; input 0 is the destination.
     MakeDir(MakeDir),
-}
-
-/// An image in a registry, already resolved to one platform's manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageSource {
-    /// Full reference: `docker.io/library/debian:bookworm`, with a digest if it was pinned. Not
-    /// part of the digest of the op: two names of one manifest are one vertex.
-    pub reference: String,
-    /// Digest of the platform's manifest.
-    pub manifest: Digest,
-    /// The platform asked for.
-    pub platform: Platform,
-}
-
-/// A folder of the machine that builds, read in place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalSource {
-    /// `context` for the build context, else the name given with `--build-context`.
-    pub name: String,
 }
 
 /// A process to run.
@@ -62,6 +48,29 @@ pub struct Exec {
     /// Files shown read-only for the time of the step, never part of its layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<InlineFile>,
+    /// What is mounted for the time of the step, in the order of the Dockerfile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// What the process may do.
+    #[serde(default, skip_serializing_if = "Security::is_sandbox")]
+    pub security: Security,
+}
+
+/// What a process may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Security {
+    /// What is usual in a build.
+    #[default]
+    Sandbox,
+    /// All that its user namespace allows (`RUN --security=insecure`).
+    Insecure,
+}
+
+impl Security {
+    fn is_sandbox(&self) -> bool {
+        *self == Self::Sandbox
+    }
 }
 
 /// What of the network a step sees.
@@ -98,9 +107,34 @@ pub struct Copy {
     /// from a snapshot keep theirs.
     pub owner: Option<Owner>,
     /// Permission bits of everything copied, symlinks excepted.
-    pub mode: Option<u32>,
-    /// Unpacks archives (`ADD` of local files).
-    pub unpack: bool,
+    pub mode: Option<Mode>,
+    /// The layer is made without looking at the destination (`--link`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub link: bool,
+    /// Keeps the parent directories of sources (`--parents`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub parents: bool,
+    /// Patterns of what is left out, as in an ignore file, relative to each source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Permission bits to give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// All of them.
+    Bits(u32),
+    /// A change to what is there, as `chmod` takes it: `u=rwX,go=rX`.
+    Change(String),
 }
 
 /// One source of a [`struct@Copy`].
@@ -113,6 +147,8 @@ pub enum CopySource {
         input: usize,
         /// Path from the root of that input.
         path: String,
+        /// Unpacks archives.
+        unpack: bool,
     },
     /// A file whose content stands in the Dockerfile.
     Inline(InlineFile),
@@ -156,13 +192,9 @@ impl Encode for Op {
             Self::Exec(op) => encoder.variant(2).value(op),
             Self::Copy(op) => encoder.variant(3).value(op),
             Self::MakeDir(op) => encoder.variant(4).value(op),
+            Self::Http(op) => encoder.variant(5).value(op),
+            Self::Git(op) => encoder.variant(6).value(op),
         };
-    }
-}
-
-impl Encode for ImageSource {
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.value(&self.manifest).value(&self.platform);
     }
 }
 
@@ -178,7 +210,10 @@ impl Encode for Exec {
             Network::None => 1,
             Network::Host => 2,
         });
-        encoder.value(&self.files);
+        encoder
+            .value(&self.files)
+            .value(&self.mounts)
+            .flag(self.security == Security::Insecure);
     }
 }
 
@@ -197,22 +232,35 @@ impl Encode for Copy {
             .value(&self.sources)
             .text(&self.destination)
             .value(&self.owner);
-        encoder.value(&self.mode.map(Number)).flag(self.unpack);
+        encoder
+            .value(&self.mode)
+            .flag(self.link)
+            .flag(self.parents)
+            .value(&self.exclude);
     }
 }
 
-struct Number(u32);
-
-impl Encode for Number {
+impl Encode for Mode {
     fn encode(&self, encoder: &mut Encoder) {
-        encoder.number(self.0.into());
+        match self {
+            Self::Bits(bits) => encoder.variant(0).number((*bits).into()),
+            Self::Change(text) => encoder.variant(1).text(text),
+        };
     }
 }
 
 impl Encode for CopySource {
     fn encode(&self, encoder: &mut Encoder) {
         match self {
-            Self::Path { input, path } => encoder.variant(0).number(*input as u64).text(path),
+            Self::Path {
+                input,
+                path,
+                unpack,
+            } => encoder
+                .variant(0)
+                .number(*input as u64)
+                .text(path)
+                .flag(*unpack),
             Self::Inline(file) => encoder.variant(1).value(file),
         };
     }

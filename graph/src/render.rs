@@ -69,6 +69,8 @@ fn label_of(vertex: &Vertex) -> String {
         Op::Local(op) => format!("local {}", op.name),
         Op::Exec(op) => format!("exec {}", op.args.join(" ")),
         Op::Copy(op) => format!("copy to {}", op.destination),
+        Op::Http(op) => format!("http {}", op.url),
+        Op::Git(op) => format!("git {}", op.remote),
         Op::MakeDir(op) => format!("make directory {}", op.path),
     }
 }

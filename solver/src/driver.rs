@@ -325,7 +325,7 @@ impl Permits {
 /// Sources wait for networks and disks, which have limits of their own.
 fn takes_permit(vertex: &Vertex) -> bool {
     match vertex.op {
-        Op::Image(_) | Op::Local(_) => false,
+        Op::Image(_) | Op::Local(_) | Op::Http(_) | Op::Git(_) => false,
         Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) => true,
     }
 }

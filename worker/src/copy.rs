@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_cache::{FileList, Kind, Layer, Mtime, Store, StoreError, Tree};
-use kiln_graph::{Copy, CopySource, Digest, MakeDir, Owner};
+use kiln_graph::{Copy, CopySource, Digest, MakeDir, Mode, Owner};
 
 use crate::apply::{Source, SourceBytes, write_plan};
 use crate::error::{CopyError, WorkerError};
@@ -44,7 +44,7 @@ impl CopyJob {
             &below,
             Overrides {
                 owner,
-                mode: op.mode,
+                mode: bits(op.mode.as_ref()),
             },
             now(),
         );
@@ -52,9 +52,14 @@ impl CopyJob {
         for source in &op.sources {
             match source {
                 CopySource::Inline(file) => plan.copy_inline(file, &op.destination)?,
-                CopySource::Path { input, path } => {
+                CopySource::Path {
+                    input,
+                    path,
+                    unpack,
+                } => {
                     let number = input - 1;
-                    copy_path(&mut plan, op, (number, &sources[number]), path, &spool)?;
+                    let job = (op, *unpack);
+                    copy_path(&mut plan, job, (number, &sources[number]), path, &spool)?;
                 }
             }
         }
@@ -157,9 +162,16 @@ impl Drop for Spool {
     }
 }
 
+fn bits(mode: Option<&Mode>) -> Option<u32> {
+    match mode {
+        Some(Mode::Bits(bits)) => Some(*bits),
+        _ => None,
+    }
+}
+
 fn copy_path(
     plan: &mut Plan<'_>,
-    op: &Copy,
+    (op, unpack): (&Copy, bool),
     (number, source): (usize, &Source),
     path: &str,
     spool: &Spool,
@@ -169,7 +181,7 @@ fn copy_path(
             .tree
             .get(&selected.real)
             .map(|node| source.tree.file_of(node));
-        if let Some(node) = node.filter(|node| op.unpack && may_be_archive(node.entry)) {
+        if let Some(node) = node.filter(|node| unpack && may_be_archive(node.entry)) {
             let name = String::from_utf8_lossy(&selected.path).into_owned();
             let opened = source.open(node);
             let failed = |error| StoreError::Io {

@@ -279,10 +279,12 @@ mod tests {
             destination: "/".to_owned(),
             owner: None,
             mode: None,
-            unpack: false,
+            link: false,
+            parents: false,
+            exclude: vec![],
         };
         let with_mode = Copy {
-            mode: Some(0o600),
+            mode: Some(kiln_graph::Mode::Bits(0o600)),
             ..plain.clone()
         };
         let digest = |entries: &[Entry], op: &Copy| {

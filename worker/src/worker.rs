@@ -151,7 +151,7 @@ impl Worker for LocalWorker {
         task: &Task,
     ) -> Result<Option<Digest>, WorkerError> {
         let domain = match &vertex.op {
-            Op::Image(_) | Op::Local(_) => return Ok(None),
+            Op::Image(_) | Op::Local(_) | Op::Http(_) | Op::Git(_) => return Ok(None),
             Op::Exec(_) => "exec",
             Op::Copy(_) => "copy",
             Op::MakeDir(_) => "make directory",
@@ -205,6 +205,7 @@ impl Worker for LocalWorker {
                 return Ok(Outcome::Done(Value::Snapshot(image.snapshot.clone())));
             }
             Op::Local(op) => return Ok(Outcome::Done(Value::Local(op.name.as_str().into()))),
+            Op::Http(_) | Op::Git(_) => unreachable!("the frontend refuses them"),
             Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) => {}
         }
         let key = key.copied().unwrap_or(vertex.digest);
@@ -246,7 +247,9 @@ impl LocalWorker {
         let started = Instant::now();
         let layers = self.images.layers(base, task).await?;
         let outcome = match &vertex.op {
-            Op::Image(_) | Op::Local(_) => unreachable!("sources make no layer"),
+            Op::Image(_) | Op::Local(_) | Op::Http(_) | Op::Git(_) => {
+                unreachable!("sources make no layer")
+            }
             Op::Exec(op) => {
                 let parts = (&self.store, self.sandbox.as_ref(), &self.settings);
                 run_step(parts, op, layers, key, task).await?
@@ -287,7 +290,7 @@ fn base_of(inputs: &[Option<Value>]) -> Snapshot {
 /// Returns the sources of a copy that are paths: number of the source tree, and the path.
 fn paths_of(op: &Copy) -> impl Iterator<Item = (usize, &str)> {
     op.sources.iter().filter_map(|source| match source {
-        CopySource::Path { input, path } => Some((input - 1, path.as_str())),
+        CopySource::Path { input, path, .. } => Some((input - 1, path.as_str())),
         CopySource::Inline(_) => None,
     })
 }

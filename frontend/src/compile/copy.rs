@@ -1,7 +1,7 @@
 //! `COPY` and `ADD`: sources, destination, owner, permission bits.
 
 use kiln_graph::{
-    Copy, CopySource, InlineFile, Input, LocalSource, Meta, Op, Owner, Principal, VertexId,
+    Copy, CopySource, InlineFile, Input, LocalSource, Meta, Mode, Op, Owner, Principal, VertexId,
 };
 
 use crate::compile::paths;
@@ -40,6 +40,7 @@ impl StageBuild<'_, '_> {
             let paths = sources.iter().map(|source| CopySource::Path {
                 input: 1,
                 path: paths::clean(source),
+                unpack: files.unpack.unwrap_or(files.kind == CopyKind::Add),
             });
             copied.splice(0..0, paths);
         }
@@ -48,7 +49,13 @@ impl StageBuild<'_, '_> {
             destination: paths::destination(&self.dir(), &destination),
             owner: chown.as_deref().map(owner),
             mode: mode(chmod.as_deref(), files.chmod.as_ref())?,
-            unpack: files.unpack,
+            link: files.link,
+            parents: files.parents,
+            exclude: files
+                .excludes
+                .iter()
+                .map(|word| word.text.clone())
+                .collect(),
         };
         let meta = self.meta(step, name);
         let layer = self.add_layer(Op::Copy(op), inputs, meta);
@@ -165,7 +172,7 @@ fn principal(text: &str) -> Principal {
     }
 }
 
-fn mode(text: Option<&str>, word: Option<&Word>) -> Result<Option<u32>, Diagnostic> {
+fn mode(text: Option<&str>, word: Option<&Word>) -> Result<Option<Mode>, Diagnostic> {
     let (Some(text), Some(word)) = (text, word) else {
         return Ok(None);
     };
@@ -173,7 +180,7 @@ fn mode(text: Option<&str>, word: Option<&Word>) -> Result<Option<u32>, Diagnost
     if let Some(mode) = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)
         && mode <= 0o7777
     {
-        return Ok(Some(mode));
+        return Ok(Some(Mode::Bits(mode)));
     }
     if is_symbolic(text) {
         return Err(symbolic_mode(text, word.span));

@@ -1,6 +1,6 @@
 //! `RUN`: the process, what it sees of variables, and scripts from heredocs.
 
-use kiln_graph::{Exec, InlineFile, Op};
+use kiln_graph::{Exec, InlineFile, Op, Security};
 
 use crate::compile::naming::summary;
 use crate::compile::stage::StageBuild;
@@ -32,6 +32,8 @@ impl StageBuild<'_, '_> {
             user: self.state.image.config.user.clone(),
             network: run.network.unwrap_or(self.build.options.network),
             files: process.files,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
         };
         let (root, meta) = (self.state.root, self.meta(step, name));
         let layer = self.add_layer(Op::Exec(exec), vec![root], meta);

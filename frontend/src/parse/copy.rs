@@ -56,7 +56,10 @@ pub(super) fn copy(request: &Request<'_>) -> Parsed {
         from: from(&flags)?,
         chown: flags.text("chown"),
         chmod: flags.text("chmod"),
-        unpack: flags.switch("unpack").unwrap_or(kind == CopyKind::Add),
+        link: flags.switch("link").unwrap_or(false),
+        parents: flags.switch("parents").unwrap_or(false),
+        excludes: flags.list("exclude"),
+        unpack: flags.switch("unpack"),
     };
     Ok((Instruction::Copy(files), refusal))
 }

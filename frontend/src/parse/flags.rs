@@ -66,6 +66,12 @@ impl Flags {
             .cloned()
     }
 
+    /// Returns the values of a flag that may be given several times.
+    pub(crate) fn list(&self, name: &str) -> Vec<Word> {
+        let given = self.0.iter().filter(|(flag, _)| *flag == name);
+        given.map(|(_, value)| value.clone()).collect()
+    }
+
     /// Returns what a switch was set to.
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| value.text == "true")

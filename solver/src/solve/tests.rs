@@ -198,6 +198,8 @@ fn add_exec(graph: &mut Graph, meta: Meta, args: &str, inputs: &[Input]) -> Vert
         user: String::new(),
         network: Network::None,
         files: vec![],
+        mounts: vec![],
+        security: kiln_graph::Security::Sandbox,
     };
     graph.add(Op::Exec(op), inputs.to_vec(), meta)
 }
