@@ -93,6 +93,40 @@ impl IgnoreList {
         Ok(Self { patterns })
     }
 
+    /// Reads patterns that are given one by one: blanks are trimmed, there are no comments, and a
+    /// leading slash is part of the pattern, which then matches nothing.
+    pub fn from_patterns<'a>(
+        patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, PatternError> {
+        let mut compiled = Vec::new();
+        for written in patterns {
+            let trimmed = written.trim();
+            if trimmed.is_empty() {
+                continue;
+            }
+            let error = || PatternError {
+                pattern: written.to_owned(),
+                line: None,
+            };
+            let (negated, rest) = match trimmed.strip_prefix('!') {
+                Some("") => return Err(error()),
+                Some(rest) => (true, rest),
+                None => (false, trimmed),
+            };
+            let mut cleaned = clean(rest.as_bytes());
+            if rest.starts_with('/') {
+                cleaned.insert(0, b'/');
+            }
+            let tokens = compile(&cleaned, true).ok_or_else(error)?;
+            compiled.push(IgnorePattern {
+                tokens,
+                negated,
+                line: 0,
+            });
+        }
+        Ok(Self { patterns: compiled })
+    }
+
     /// Returns true if there is no pattern.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
@@ -354,6 +388,20 @@ mod tests {
             ("\u{feff}foo\r\nbar\r\n", "bar", true),
         ] {
             assert_eq!(ignored(list, path), expected, "{list:?} on {path:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_are_given_one_by_one() {
+        let ignored = |patterns: &[&str], path: &str| {
+            let list = IgnoreList::from_patterns(patterns.iter().copied()).unwrap();
+            list.excluded_by(path.as_bytes()).is_some()
+        };
+        assert!(ignored(&["#x"], "#x") && ignored(&[" a/ "], "a/b"));
+        assert!(!ignored(&["/a"], "a") && !ignored(&["a", "!a/b"], "a/b"));
+        assert!(!ignored(&["", " "], ""));
+        for bad in ["[a", "!", "a\\"] {
+            assert!(IgnoreList::from_patterns([bad]).is_err(), "{bad}");
         }
     }
 

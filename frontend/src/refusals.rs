@@ -17,7 +17,7 @@ pub(crate) fn refusals(file: &Dockerfile, plan: &Plan) -> Vec<Diagnostic> {
 fn refusal(step: &Step) -> Option<Diagnostic> {
     match (&step.refusal, &step.instruction) {
         (Some(refusal), _) => Some(refusal.clone()),
-        (None, Instruction::Copy(files)) => remote_word(files).or_else(|| symbolic_word(files)),
+        (None, Instruction::Copy(files)) => remote_word(files),
         (None, _) => None,
     }
 }
@@ -33,11 +33,6 @@ fn remote_word(files: &CopyFiles) -> Option<Diagnostic> {
         .iter()
         .find(|word| is_remote(unquoted(word)))?;
     Some(remote_source(&word.text, word.span))
-}
-
-fn symbolic_word(files: &CopyFiles) -> Option<Diagnostic> {
-    let word = files.chmod.as_ref()?;
-    is_symbolic(unquoted(word)).then(|| symbolic_mode(&word.text, word.span))
 }
 
 fn unquoted(word: &Word) -> &str {
@@ -58,20 +53,9 @@ pub(crate) fn is_remote(source: &str) -> bool {
     !user.is_empty() && user.chars().all(belongs) && !host.is_empty() && host.chars().all(belongs)
 }
 
-/// Returns true for permission bits such as `u+x`.
-pub(crate) fn is_symbolic(mode: &str) -> bool {
-    mode.starts_with(|c: char| "ugoa+-=".contains(c))
-}
-
 /// Refuses an `ADD` from elsewhere.
 pub(crate) fn remote_source(source: &str, span: Span) -> Diagnostic {
     let message = format!("kiln does not build `ADD` of remote sources yet: `{source}`");
-    Diagnostic::error(span, message)
-}
-
-/// Refuses permission bits in words.
-pub(crate) fn symbolic_mode(mode: &str, span: Span) -> Diagnostic {
-    let message = format!("kiln does not build symbolic `--chmod={mode}` yet");
     Diagnostic::error(span, message)
 }
 
@@ -95,7 +79,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused_before_images_are_asked_for() {
         for (line, part) in [
-            ("COPY --link a b", "--link"),
+            ("ADD --checksum=x a b", "--checksum=x"),
             (
                 "RUN --mount=type=cache,target=/x y",
                 "--mount=type=cache,target=/x",
@@ -103,7 +87,6 @@ mod tests {
             ("ONBUILD RUN x", "ONBUILD RUN x"),
             ("ADD https://x/$V /y", "https://x/$V"),
             ("ADD \"git@x:y\" /y", "\"git@x:y\""),
-            ("COPY --chmod=u+x a b", "--chmod=u+x"),
         ] {
             assert_eq!(refused(&format!("FROM a\n{line}\n")), [part], "{line}");
         }
@@ -111,14 +94,12 @@ mod tests {
 
     #[test]
     fn what_the_target_does_not_need_is_not_refused() {
-        assert!(refused("FROM a AS unused\nCOPY --link a b\nFROM a\nRUN x").is_empty());
+        assert!(refused("FROM a AS unused\nADD --keep-git-dir a b\nFROM a\nRUN x").is_empty());
     }
 
     #[test]
     fn what_a_variable_decides_is_not_refused_early() {
-        for line in ["ADD ${V:-https://x} /y", "COPY --chmod=${M:-u+x} a b"] {
-            assert!(refused(&format!("FROM a\n{line}\n")).is_empty(), "{line}");
-        }
+        assert!(refused("FROM a\nADD ${V:-https://x} /y\n").is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod digest;
 mod encode;
 mod graph;
+mod mode;
 mod mount;
 mod oci;
 mod op;
@@ -25,13 +26,14 @@ mod source;
 pub use crate::digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use crate::encode::{Encode, Encoder};
 pub use crate::graph::{Graph, Input, Meta, SourceLines, Vertex, VertexId};
+pub use crate::mode::{Mode, ModeChange, ParseModeError};
 pub use crate::mount::{CacheMount, Mount, MountKind, SecretMount, Sharing, SshMount};
 pub use crate::oci::{
     ConfigSection, Descriptor, HealthCheck, HistoryEntry, ImageConfig, Index, Manifest, MediaKind,
     PlatformField, RootFs, media_type,
 };
 pub use crate::op::{
-    Copy, CopySource, Exec, InlineFile, MakeDir, Mode, Network, Op, Owner, Principal, Security,
+    Copy, CopySource, Exec, InlineFile, MakeDir, Network, Op, Owner, Principal, Security,
 };
 pub use crate::platform::{ParsePlatformError, Platform};
 pub use crate::source::{GitSource, GitTimes, HttpSource, ImageSource, LocalSource};

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{Encode, Encoder};
+use crate::mode::Mode;
 use crate::mount::Mount;
 use crate::source::{GitSource, HttpSource, ImageSource, LocalSource};
 
@@ -127,16 +128,6 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// Permission bits to give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// All of them.
-    Bits(u32),
-    /// A change to what is there, as `chmod` takes it: `u=rwX,go=rX`.
-    Change(String),
-}
-
 /// One source of a [`struct@Copy`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -237,15 +228,6 @@ impl Encode for Copy {
             .flag(self.link)
             .flag(self.parents)
             .value(&self.exclude);
-    }
-}
-
-impl Encode for Mode {
-    fn encode(&self, encoder: &mut Encoder) {
-        match self {
-            Self::Bits(bits) => encoder.variant(0).number((*bits).into()),
-            Self::Change(text) => encoder.variant(1).text(text),
-        };
     }
 }
 

@@ -11,8 +11,8 @@ use kiln_graph::{Copy, CopySource, Digest, MakeDir, Mode, Owner};
 
 use crate::apply::{Source, SourceBytes, write_plan};
 use crate::error::{CopyError, WorkerError};
+use crate::filter::Query;
 use crate::plan::{Overrides, Plan};
-use crate::select::select;
 use crate::unarchive::{may_be_archive, unpack_into};
 use crate::users::{Ids, needs_files, owner_of_user, resolve, resolve_leniently};
 
@@ -34,20 +34,20 @@ impl CopyJob {
     }
 
     pub(crate) fn copy(&self, op: &Copy, sources: &[Source]) -> Result<Digest, WorkerError> {
-        let below = tree_of(&self.layers);
+        let mut below = tree_of(&self.layers);
         let owner = op
             .owner
             .as_ref()
             .map(|owner| self.ids(owner, &below))
             .transpose()?;
-        let mut plan = Plan::new(
-            &below,
-            Overrides {
-                owner,
-                mode: bits(op.mode.as_ref()),
-            },
-            now(),
-        );
+        if op.link {
+            below = Tree::default();
+        }
+        let overrides = Overrides {
+            owner,
+            mode: op.mode.clone(),
+        };
+        let mut plan = Plan::new(&below, overrides, now());
         let spool = Spool::new(&self.store);
         for source in &op.sources {
             match source {
@@ -80,7 +80,7 @@ impl CopyJob {
         };
         let overrides = Overrides {
             owner: Some(owner),
-            mode: Some(op.mode),
+            mode: Some(Mode::Bits(op.mode)),
         };
         let mut plan = Plan::new(&below, overrides, now());
         plan.make_dir(&op.path)?;
@@ -162,11 +162,9 @@ impl Drop for Spool {
     }
 }
 
-fn bits(mode: Option<&Mode>) -> Option<u32> {
-    match mode {
-        Some(Mode::Bits(bits)) => Some(*bits),
-        _ => None,
-    }
+/// Returns true if a copy's layer is another one on another destination.
+pub(crate) fn depends_on_destination(op: &Copy) -> bool {
+    !op.link || op.owner.as_ref().is_some_and(needs_files)
 }
 
 fn copy_path(
@@ -176,7 +174,11 @@ fn copy_path(
     path: &str,
     spool: &Spool,
 ) -> Result<(), WorkerError> {
-    for selected in select(&source.tree, path).map_err(|e| with_hint(e, source))? {
+    let query = Query::new(op, path)?;
+    for selected in query
+        .select(&source.tree)
+        .map_err(|e| with_hint(e, source))?
+    {
         let node = source
             .tree
             .get(&selected.real)
@@ -195,7 +197,7 @@ fn copy_path(
                 continue;
             }
         }
-        plan.copy((number, &source.tree), &selected, &op.destination)?;
+        plan.copy((number, &source.tree, &query), &selected, &op.destination)?;
     }
     // A wildcard that matched nothing still makes the destination.
     if op.destination.ends_with('/') {

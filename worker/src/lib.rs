@@ -12,6 +12,7 @@
 mod apply;
 mod copy;
 mod error;
+mod filter;
 mod images;
 mod inflate;
 mod plan;

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use kiln_cache::{
     Entry, Kind, LinkLoop, Mtime, Node, Tree, components, follow_links, join_path, split_path,
 };
+use kiln_graph::Mode;
 
 use crate::error::CopyError;
+use crate::filter::{Item, Query, landing};
 use crate::select::{Selected, is_below};
 use crate::users::Ids;
 
@@ -45,10 +47,23 @@ pub(crate) enum Bytes {
 }
 
 /// Metadata that the op gives to everything it copies.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Overrides {
     pub(crate) owner: Option<Ids>,
-    pub(crate) mode: Option<u32>,
+    pub(crate) mode: Option<Mode>,
+}
+
+/// Metadata of directories that nothing is copied to.
+#[derive(Debug, Clone, Copy)]
+struct NewDirs {
+    owner: Option<Ids>,
+    mode: u32,
+}
+
+impl NewDirs {
+    const fn owned_by(owner: Option<Ids>) -> Self {
+        Self { owner, mode: 0o755 }
+    }
 }
 
 /// A plan in the making.
@@ -80,31 +95,25 @@ impl<'a> Plan<'a> {
     /// Makes a directory and its missing parents; one that exists is left alone.
     pub(crate) fn make_dir(&mut self, path: &str) -> Result<Vec<u8>, CopyError> {
         let path = self.resolve(path.as_bytes())?;
-        self.make_dirs(&path, self.overrides)?;
+        self.make_dirs(&path, self.overrides.new_dirs())?;
         Ok(path)
     }
 
     /// Makes the directory that an archive is unpacked in: `--chown` counts, `--chmod` does not.
     pub(crate) fn make_archive_dir(&mut self, path: &str) -> Result<Vec<u8>, CopyError> {
         let path = self.resolve(path.as_bytes())?;
-        self.make_dirs(
-            &path,
-            Overrides {
-                mode: None,
-                ..self.overrides
-            },
-        )?;
+        self.make_dirs(&path, NewDirs::owned_by(self.overrides.owner))?;
         Ok(path)
     }
 
     /// Copies what was selected in a source tree to a destination as COPY writes it.
     pub(crate) fn copy(
         &mut self,
-        source: (usize, &Tree),
+        source: (usize, &Tree, &Query),
         selected: &Selected,
         destination: &str,
     ) -> Result<(), CopyError> {
-        let (number, tree) = source;
+        let (number, tree, query) = source;
         self.n_copies += 1;
         let is_dir = tree.is_dir(&selected.real);
         let target = self.target(destination, is_dir, selected.base_name())?;
@@ -116,14 +125,12 @@ impl<'a> Plan<'a> {
                 path: text(&target),
             });
         }
-        for node in tree.below(&selected.real) {
-            let relative = &node.entry.path[selected.real.len()..];
-            let relative = relative.strip_prefix(b"/").unwrap_or(relative);
-            let path = join_path(&target, relative);
-            if node.entry.is_dir() {
-                self.put_dir(node.entry, path)?;
+        for item in query.items(tree, selected) {
+            let path = landing(&target, &item);
+            if item.node.entry.is_dir() {
+                self.put_dir(&item, path)?;
             } else {
-                self.put_node((number, tree), node, path)?;
+                self.put_node((number, tree), item.node, path)?;
             }
         }
         Ok(())
@@ -152,15 +159,11 @@ impl<'a> Plan<'a> {
     /// `--chown` replaces the archive's owners; parents that the archive leaves out are root's.
     pub(crate) fn put_unpacked(&mut self, mut entry: Entry, bytes: Bytes) -> Result<(), CopyError> {
         let path = entry.path.clone();
-        Overrides {
-            mode: None,
-            ..self.overrides
-        }
-        .apply(&mut entry);
+        self.overrides.apply_owner(&mut entry);
         if !(entry.is_dir() && self.is_dir(&path)) {
             self.changes.retain(|key, _| !is_below(key, &path));
         }
-        self.make_dirs(split_path(&path).0, Overrides::default())?;
+        self.make_dirs(split_path(&path).0, NewDirs::owned_by(None))?;
         self.insert(entry, bytes, None);
         Ok(())
     }
@@ -175,11 +178,7 @@ impl<'a> Plan<'a> {
         let key = (usize::MAX, usize::MAX, first.to_vec());
         let known = planned.group;
         let group = known.unwrap_or_else(|| *self.groups.entry(key).or_insert(next));
-        Overrides {
-            mode: None,
-            ..self.overrides
-        }
-        .apply(&mut link);
+        self.overrides.apply_owner(&mut link);
         link.kind = planned.entry.kind.clone();
         let second = Planned {
             entry: link,
@@ -196,7 +195,7 @@ impl<'a> Plan<'a> {
             }
         }
         let path = second.entry.path.clone();
-        self.make_dirs(split_path(&path).0, Overrides::default())?;
+        self.make_dirs(split_path(&path).0, NewDirs::owned_by(None))?;
         self.changes.insert(path, second);
         Ok(true)
     }
@@ -262,20 +261,21 @@ impl<'a> Plan<'a> {
             folder
         };
         let folder = self.resolve(must_exist.as_bytes())?;
-        self.make_dirs(&folder, self.overrides)?;
+        let new_dirs = self.overrides.new_dirs();
+        self.make_dirs(&folder, new_dirs)?;
         let mut target = self.resolve(written.as_bytes())?;
         if is_dir {
             if self.get(&target).is_none() {
-                self.make_dirs(&target, self.overrides)?;
+                self.make_dirs(&target, new_dirs)?;
             }
         } else if self.is_dir(&target) {
             target = join_path(&target, name);
         }
-        self.make_dirs(split_path(&target).0, self.overrides)?;
+        self.make_dirs(split_path(&target).0, new_dirs)?;
         Ok(target)
     }
 
-    fn make_dirs(&mut self, path: &[u8], overrides: Overrides) -> Result<(), CopyError> {
+    fn make_dirs(&mut self, path: &[u8], new: NewDirs) -> Result<(), CopyError> {
         let mut at = Vec::new();
         for part in components(path) {
             at = join_path(&at, part);
@@ -285,7 +285,8 @@ impl<'a> Plan<'a> {
                 None => {
                     let mut entry = Entry::dir(&at);
                     entry.mtime = self.now;
-                    overrides.apply(&mut entry);
+                    entry.mode = new.mode;
+                    apply_owner(new.owner, &mut entry);
                     self.insert(entry, Bytes::None, None);
                 }
             }
@@ -293,17 +294,31 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Puts a nested directory: its metadata replaces that of one that exists.
-    fn put_dir(&mut self, entry: &Entry, path: Vec<u8>) -> Result<(), CopyError> {
-        if self.get(&path).is_some_and(|existing| !existing.is_dir()) {
+    /// Puts a nested directory: its metadata replaces that of one that exists; if it is only on
+    /// the way, its bits do, as they are at the source.
+    fn put_dir(&mut self, item: &Item<'_>, path: Vec<u8>) -> Result<(), CopyError> {
+        let existing = self.get(&path);
+        if existing.is_some_and(|existing| !existing.is_dir()) {
             return Err(CopyError::NotADirectory { path: text(&path) });
         }
-        let mut entry = Entry {
-            path,
-            kind: Kind::Dir { opaque: false },
-            ..entry.clone()
+        let kind = Kind::Dir { opaque: false };
+        let entry = match existing.filter(|_| item.is_on_the_way) {
+            Some(existing) => Entry {
+                path,
+                kind,
+                mode: item.node.entry.mode,
+                ..existing.clone()
+            },
+            None => {
+                let mut entry = Entry {
+                    path,
+                    kind,
+                    ..item.node.entry.clone()
+                };
+                self.overrides.apply(&mut entry);
+                entry
+            }
         };
-        self.overrides.apply(&mut entry);
         self.insert(entry, Bytes::None, None);
         Ok(())
     }
@@ -426,14 +441,34 @@ impl<'a> Plan<'a> {
 
 impl Overrides {
     fn apply(&self, entry: &mut Entry) {
-        if let Some(ids) = self.owner {
-            (entry.uid, entry.gid) = (ids.uid, ids.gid);
-        }
-        if let Some(mode) = self.mode
+        self.apply_owner(entry);
+        if let Some(mode) = &self.mode
             && !matches!(entry.kind, Kind::Symlink { .. })
         {
-            entry.mode = mode;
+            entry.mode = mode.apply(entry.mode, entry.is_dir());
         }
+    }
+
+    fn apply_owner(&self, entry: &mut Entry) {
+        apply_owner(self.owner, entry);
+    }
+
+    /// What is made for the copy to land in has no bits to change, and gets no set-id bits.
+    fn new_dirs(&self) -> NewDirs {
+        let mode = match self.mode {
+            Some(Mode::Bits(bits)) => bits & 0o777,
+            Some(Mode::Change(_)) | None => 0o755,
+        };
+        NewDirs {
+            owner: self.owner,
+            mode,
+        }
+    }
+}
+
+fn apply_owner(owner: Option<Ids>, entry: &mut Entry) {
+    if let Some(ids) = owner {
+        (entry.uid, entry.gid) = (ids.uid, ids.gid);
     }
 }
 

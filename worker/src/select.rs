@@ -10,6 +10,7 @@ use kiln_cache::{Entry, Kind, Node, Tree, Wildcard, components, join_path, split
 use kiln_graph::{Copy, Encoder};
 
 use crate::error::CopyError;
+use crate::filter::Query;
 
 /// One path that a source stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +106,7 @@ fn normalized(path: &str) -> Vec<&[u8]> {
 }
 
 /// A backslash makes the next character ordinary, and is no wildcard by itself.
-fn is_wildcard(part: &[u8]) -> bool {
+pub(crate) fn is_wildcard(part: &[u8]) -> bool {
     let mut bytes = part.iter();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -130,7 +131,7 @@ pub(crate) fn is_below(path: &[u8], dir: &[u8]) -> bool {
 /// as the op does not replace them. The metadata of a selected directory itself never lands.
 pub(crate) fn encode_selection(
     encoder: &mut Encoder,
-    tree: &Tree,
+    (tree, query): (&Tree, &Query),
     selection: &[Selected],
     op: &Copy,
 ) {
@@ -139,8 +140,8 @@ pub(crate) fn encode_selection(
         // Names of one file are numbered in order of appearance.
         let mut groups: HashMap<(usize, Vec<u8>), u64> = HashMap::new();
         encoder.bytes(selected.base_name());
-        let below = tree.below(&selected.real);
-        encoder.number(below.len() as u64);
+        let items = query.items(tree, selected);
+        encoder.number(items.len() as u64);
         match tree.get(&selected.real) {
             Some(node) if !node.entry.is_dir() => {
                 encoder.flag(false);
@@ -150,9 +151,13 @@ pub(crate) fn encode_selection(
                 encoder.flag(true);
             }
         }
-        for node in below {
-            encoder.bytes(&node.entry.path[selected.real.len()..]);
-            encode_node(encoder, tree, node, op, &mut groups);
+        for item in items {
+            encoder.bytes(item.relative).flag(item.is_on_the_way);
+            if item.is_on_the_way {
+                // A directory that exists takes the bits that the source has.
+                encoder.number(item.node.entry.mode.into());
+            }
+            encode_node(encoder, tree, item.node, op, &mut groups);
         }
     }
 }
@@ -179,12 +184,13 @@ fn encode_node(
             .or_insert(next);
         encoder.number(group);
     }
-    let keeps_mode = op.mode.is_none() || matches!(entry.kind, Kind::Symlink { .. });
-    encoder.number(if keeps_mode {
-        entry.mode.into()
-    } else {
-        u64::MAX
-    });
+    let mode = match &op.mode {
+        Some(mode) if !matches!(entry.kind, Kind::Symlink { .. }) => {
+            mode.apply(entry.mode, entry.is_dir())
+        }
+        _ => entry.mode,
+    };
+    encoder.number(mode.into());
     if op.owner.is_none() {
         encoder.number(entry.uid.into()).number(entry.gid.into());
     }
@@ -290,7 +296,9 @@ mod tests {
         let digest = |entries: &[Entry], op: &Copy| {
             let tree = tree(entries.to_vec());
             let mut encoder = Encoder::new("test");
-            encode_selection(&mut encoder, &tree, &select(&tree, "/d").unwrap(), op);
+            let query = Query::new(op, "/d").unwrap();
+            let selection = query.select(&tree).unwrap();
+            encode_selection(&mut encoder, (&tree, &query), &selection, op);
             encoder.finish()
         };
         let base = vec![Entry::dir(b"d"), file("d/a", "1"), file("other", "1")];
@@ -320,5 +328,25 @@ mod tests {
             "content"
         );
         assert!(!same(&change(1, |e| e.uid = 1), &plain), "owner");
+        let without_a = Copy {
+            exclude: vec!["a".to_owned()],
+            ..plain.clone()
+        };
+        assert!(
+            same(&change(1, |e| *e = file("d/a", "2")), &without_a),
+            "excluded"
+        );
+        let readable = Copy {
+            mode: Some(kiln_graph::Mode::Change("a+r".parse().unwrap())),
+            ..plain.clone()
+        };
+        assert!(
+            same(&change(1, |e| e.mode = 0o640), &readable),
+            "a bit that is set"
+        );
+        assert!(
+            !same(&change(1, |e| e.mode = 0o744), &readable),
+            "a bit that is not"
+        );
     }
 }

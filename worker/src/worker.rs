@@ -2,7 +2,8 @@
 //!
 //! Keys, by op (`H` hashes the canonical encoding, under the name of the op):
 //! - exec: `H(op, snapshot)`;
-//! - copy: `H(op, destination snapshot, what is selected as it will land)`;
+//! - copy: `H(op, destination snapshot, what is selected as it will land)`; a linked copy is not
+//!   made with a look at its destination, and its key is without it;
 //! - make directory: `H(op, snapshot)`;
 //! - image, local: none; they are found anew each time, without reading any content.
 //!
@@ -19,10 +20,11 @@ use kiln_solver::{Outcome, Task, Worker, blocking};
 use tokio::sync::OnceCell;
 
 use crate::apply::{Source, SourceBytes};
-use crate::copy::{CopyJob, tree_of, with_hint};
+use crate::copy::{CopyJob, depends_on_destination, tree_of, with_hint};
 use crate::error::WorkerError;
+use crate::filter::{Query, root_of};
 use crate::images::{Images, ResolvedImage};
-use crate::select::{Selected, encode_selection, find, select};
+use crate::select::{Selected, encode_selection, find};
 use crate::snapshot::{Snapshot, Value};
 use crate::step::{LazySandbox, StepSettings, run_step};
 
@@ -157,7 +159,10 @@ impl Worker for LocalWorker {
             Op::MakeDir(_) => "make directory",
         };
         let mut encoder = Encoder::new(domain);
-        encoder.value(&vertex.op).value(&base_of(inputs).id());
+        encoder.value(&vertex.op);
+        if needs_base(&vertex.op) {
+            encoder.value(&base_of(inputs).id());
+        }
         let Op::Copy(op) = &vertex.op else {
             return Ok(Some(encoder.finish()));
         };
@@ -165,8 +170,10 @@ impl Worker for LocalWorker {
         blocking(move || {
             for (number, path) in paths_of(&op) {
                 let source = &sources[number];
-                let selection = select(&source.tree, path).map_err(|e| with_hint(e, source))?;
-                encode_selection(&mut encoder, &source.tree, &selection, &op);
+                let query = Query::new(&op, path)?;
+                let selection = query.select(&source.tree);
+                let selection = selection.map_err(|e| with_hint(e, source))?;
+                encode_selection(&mut encoder, (&source.tree, &query), &selection, &op);
             }
             Ok(Some(encoder.finish()))
         })
@@ -245,7 +252,10 @@ impl LocalWorker {
         task: &Task,
     ) -> Result<Outcome<Value>, WorkerError> {
         let started = Instant::now();
-        let layers = self.images.layers(base, task).await?;
+        let layers = match needs_base(&vertex.op) {
+            true => self.images.layers(base, task).await?,
+            false => Vec::new(),
+        };
         let outcome = match &vertex.op {
             Op::Image(_) | Op::Local(_) | Op::Http(_) | Op::Git(_) => {
                 unreachable!("sources make no layer")
@@ -278,6 +288,14 @@ impl LocalWorker {
             }
             Outcome::Failed(failure) => Ok(Outcome::Failed(failure)),
         }
+    }
+}
+
+/// Returns true if what a vertex makes depends on the snapshot that it works on.
+fn needs_base(op: &Op) -> bool {
+    match op {
+        Op::Copy(op) => depends_on_destination(op),
+        _ => true,
     }
 }
 
@@ -325,7 +343,7 @@ fn load_context(
         let mut missing = Vec::new();
         for path in paths.iter().filter(|path| Wildcard::is_needed(path)) {
             // What cannot be selected is said where it is copied.
-            let Ok(found) = find(&tree, &String::from_utf8_lossy(path)) else {
+            let Ok(found) = find(&tree, root_of(&String::from_utf8_lossy(path))) else {
                 continue;
             };
             let dangling = |s: &Selected| !s.real.is_empty() && tree.get(&s.real).is_none();

@@ -1,7 +1,8 @@
 //! `COPY` and `ADD`: sources, destination, owner, permission bits.
 
 use kiln_graph::{
-    Copy, CopySource, InlineFile, Input, LocalSource, Meta, Mode, Op, Owner, Principal, VertexId,
+    Copy, CopySource, InlineFile, Input, LocalSource, Meta, Mode, ModeChange, Op, Owner,
+    ParseModeError, Principal, VertexId,
 };
 
 use crate::compile::paths;
@@ -12,7 +13,7 @@ use crate::heredoc::Heredoc;
 use crate::instruction::{CopyFiles, CopyKind, Step};
 use crate::lines::Word;
 use crate::plan::Origin;
-use crate::refusals::{is_remote, is_symbolic, remote_source, symbolic_mode};
+use crate::refusals::{is_remote, remote_source};
 
 /// The name of the build context.
 const CONTEXT: &str = "context";
@@ -39,7 +40,10 @@ impl StageBuild<'_, '_> {
             inputs.push(self.copied_from(step, origin)?);
             let paths = sources.iter().map(|source| CopySource::Path {
                 input: 1,
-                path: paths::clean(source),
+                path: match files.parents {
+                    true => paths::pivoted(source),
+                    false => paths::clean(source),
+                },
                 unpack: files.unpack.unwrap_or(files.kind == CopyKind::Add),
             });
             copied.splice(0..0, paths);
@@ -49,7 +53,8 @@ impl StageBuild<'_, '_> {
             destination: paths::destination(&self.dir(), &destination),
             owner: chown.as_deref().map(owner),
             mode: mode(chmod.as_deref(), files.chmod.as_ref())?,
-            link: files.link,
+            // BuildKit, too, looks at the destination where permission bits are given.
+            link: files.link && chmod.is_none(),
             parents: files.parents,
             exclude: files
                 .excludes
@@ -182,13 +187,19 @@ fn mode(text: Option<&str>, word: Option<&Word>) -> Result<Option<Mode>, Diagnos
     {
         return Ok(Some(Mode::Bits(mode)));
     }
-    if is_symbolic(text) {
-        return Err(symbolic_mode(text, word.span));
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        let message = format!(
+            "invalid chmod parameter: `{text}`: it should be octal string and between 0 and 07777"
+        );
+        return Err(Diagnostic::error(word.span, message));
     }
-    let message = format!(
-        "invalid chmod parameter: `{text}`: it should be octal string and between 0 and 07777"
-    );
-    Err(Diagnostic::error(word.span, message))
+    let change: Result<ModeChange, ParseModeError> = text.parse();
+    change
+        .map(|change| Some(Mode::Change(change)))
+        .map_err(|error| {
+            Diagnostic::error(word.span, format!("invalid chmod parameter: {error}"))
+                .with_help("write octal bits as `755`, or changes as `u=rwX,go=rX`")
+        })
 }
 
 fn history(
@@ -198,6 +209,7 @@ fn history(
     destination: &str,
 ) -> String {
     let mut words = vec![files.kind.name().to_owned()];
+    words.extend(files.parents.then(|| "--parents".to_owned()));
     words.extend(chown.map(|chown| format!("--chown={chown}")));
     words.extend(chmod.map(|chmod| format!("--chmod={chmod}")));
     words.extend_from_slice(sources);

@@ -15,6 +15,14 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Returns a source whose parents are kept: where it is looked for, `/./`, and the path that is
+/// kept, both without `.` and `..`.
+pub(super) fn pivoted(path: &str) -> String {
+    let (root, kept) = path.split_once("/./").unwrap_or(("", path));
+    let (root, kept) = (clean(root), clean(kept));
+    format!("{}/.{kept}", root.trim_end_matches('/'))
+}
+
 /// Returns `path` as seen from `dir`; an absolute path stays as written.
 pub(super) fn from_dir(dir: &str, path: &str) -> String {
     if path.is_empty() {
@@ -57,6 +65,21 @@ mod tests {
             ("", "a", "/a"),
         ] {
             assert_eq!(destination(dir, path), expected, "{dir} {path}");
+        }
+    }
+
+    #[test]
+    fn a_pivot_splits_a_source() {
+        for (path, expected) in [
+            ("a/b", "/./a/b"),
+            ("./a/../b/", "/./b"),
+            ("a/./b/c", "/a/./b/c"),
+            ("../a/./../b", "/a/./b"),
+            ("/./b", "/./b"),
+            ("a/./", "/a/./"),
+            ("a/./b/./c", "/a/./b/c"),
+        ] {
+            assert_eq!(pivoted(path), expected, "{path}");
         }
     }
 

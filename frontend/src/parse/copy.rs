@@ -26,7 +26,7 @@ const ADD_FLAGS: [(&str, Kind); 7] = [
     ("exclude", Kind::List),
 ];
 
-const REFUSED: [&str; 5] = ["link", "parents", "exclude", "checksum", "keep-git-dir"];
+const REFUSED: [&str; 2] = ["checksum", "keep-git-dir"];
 
 /// `COPY [flags] source… destination`, and `ADD`.
 pub(super) fn copy(request: &Request<'_>) -> Parsed {

@@ -6,7 +6,6 @@ use kiln_cache::FileList;
 use kiln_graph::Digest;
 
 use super::*;
-use crate::select::select;
 
 /// `d/` is a directory, `a>b` a link, `a=b` a hard link, else a file with its path as content.
 fn entry(text: &str) -> Entry {
@@ -40,6 +39,18 @@ fn tree(text: &str) -> Tree {
     Tree::new(vec![Arc::new(FileList::new(entries))])
 }
 
+fn everything() -> kiln_graph::Copy {
+    kiln_graph::Copy {
+        sources: vec![],
+        destination: "/".to_owned(),
+        owner: None,
+        mode: None,
+        link: false,
+        parents: false,
+        exclude: vec![],
+    }
+}
+
 fn copy_with(
     image: &str,
     context: &str,
@@ -48,8 +59,9 @@ fn copy_with(
 ) -> Result<Vec<Planned>, CopyError> {
     let (image, context) = (tree(image), tree(context));
     let mut plan = Plan::new(&image, overrides, Mtime::default());
-    for selected in select(&context, from)? {
-        plan.copy((0, &context), &selected, to)?;
+    let query = Query::new(&everything(), from)?;
+    for selected in query.select(&context)? {
+        plan.copy((0, &context, &query), &selected, to)?;
     }
     Ok(plan.finish())
 }
@@ -133,8 +145,9 @@ fn names_selected_one_by_one_are_files_of_their_own() {
     let (image, context) = (tree(""), tree("a b=a"));
     let mut plan = Plan::new(&image, Overrides::default(), Mtime::default());
     for path in ["a", "b"] {
-        for selected in select(&context, path).unwrap() {
-            plan.copy((0, &context), &selected, "/").unwrap();
+        let query = Query::new(&everything(), path).unwrap();
+        for selected in query.select(&context).unwrap() {
+            plan.copy((0, &context, &query), &selected, "/").unwrap();
         }
     }
     assert_eq!(show(&plan.finish()), "a:644<a b:644<a");
@@ -144,7 +157,7 @@ fn names_selected_one_by_one_are_files_of_their_own() {
 fn overrides_hold_for_all_but_the_mode_of_links() {
     let overrides = Overrides {
         owner: Some(Ids { uid: 3, gid: 4 }),
-        mode: Some(0o640),
+        mode: Some(Mode::Bits(0o640)),
     };
     let planned = copy_with("", "d/ d/x d/l>x", ("d", "/t"), overrides).unwrap();
     assert_eq!(show(&planned), "t:640 t/l:777 t/x:640<d/x");
@@ -170,7 +183,7 @@ fn an_archive_takes_the_owner_but_not_the_mode_and_its_last_link_decides() {
     let image = tree("");
     let overrides = Overrides {
         owner: Some(Ids { uid: 1, gid: 2 }),
-        mode: Some(0o700),
+        mode: Some(Mode::Bits(0o700)),
     };
     let mut plan = Plan::new(&image, overrides, Mtime::default());
     plan.make_archive_dir("/z").unwrap();
