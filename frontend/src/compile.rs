@@ -9,6 +9,7 @@ mod copy;
 mod naming;
 mod paths;
 mod ports;
+mod remote;
 mod run;
 mod signals;
 mod stage;

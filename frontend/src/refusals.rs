@@ -1,69 +1,21 @@
 //! What kiln does not build yet, as far as the text alone shows it.
 //!
-//! A build that reaches such an instruction is refused before any image is asked for. What only
-//! shows once variables are expanded is refused later, while stages are evaluated.
+//! A build that reaches such an instruction is refused before any image is asked for.
 
-use crate::diagnostic::{Diagnostic, Span};
-use crate::instruction::{CopyFiles, CopyKind, Dockerfile, Instruction, Step};
-use crate::lines::Word;
+use crate::diagnostic::Diagnostic;
+use crate::instruction::Dockerfile;
 use crate::plan::Plan;
 
 /// Returns a refusal for each instruction that the target needs and kiln does not build.
 pub(crate) fn refusals(file: &Dockerfile, plan: &Plan) -> Vec<Diagnostic> {
     let steps = plan.evaluated(file).flat_map(|stage| &stage.steps);
-    steps.filter_map(refusal).collect()
-}
-
-fn refusal(step: &Step) -> Option<Diagnostic> {
-    match (&step.refusal, &step.instruction) {
-        (Some(refusal), _) => Some(refusal.clone()),
-        (None, Instruction::Copy(files)) => remote_word(files),
-        (None, _) => None,
-    }
-}
-
-/// What makes a source remote stands at its start, where a variable would still be a `$`: what
-/// is remote as written is remote once expanded.
-fn remote_word(files: &CopyFiles) -> Option<Diagnostic> {
-    if files.kind == CopyKind::Copy {
-        return None;
-    }
-    let word = files
-        .sources
-        .iter()
-        .find(|word| is_remote(unquoted(word)))?;
-    Some(remote_source(&word.text, word.span))
-}
-
-fn unquoted(word: &Word) -> &str {
-    word.text.trim_start_matches(['"', '\''])
-}
-
-/// Returns true for URLs, and for `user@host:path` as git has it.
-pub(crate) fn is_remote(source: &str) -> bool {
-    let schemes = ["http://", "https://", "git://", "ssh://"];
-    if schemes.iter().any(|scheme| source.starts_with(scheme)) {
-        return true;
-    }
-    let Some((user, rest)) = source.split_once('@') else {
-        return false;
-    };
-    let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let host = rest.split_once(':').map_or("", |(host, _)| host);
-    !user.is_empty() && user.chars().all(belongs) && !host.is_empty() && host.chars().all(belongs)
-}
-
-/// Refuses an `ADD` from elsewhere.
-pub(crate) fn remote_source(source: &str, span: Span) -> Diagnostic {
-    let message = format!("kiln does not build `ADD` of remote sources yet: `{source}`");
-    Diagnostic::error(span, message)
+    steps.filter_map(|step| step.refusal.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use kiln_graph::Platform;
 
-    use super::*;
     use crate::{Options, parse, requirements};
 
     /// Returns what is refused before any image is known.
@@ -78,42 +30,13 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_before_images_are_asked_for() {
-        for (line, part) in [
-            ("ADD --checksum=x a b", "--checksum=x"),
-            (
-                "RUN --mount=type=cache,target=/x y",
-                "--mount=type=cache,target=/x",
-            ),
-            ("ONBUILD RUN x", "ONBUILD RUN x"),
-            ("ADD https://x/$V /y", "https://x/$V"),
-            ("ADD \"git@x:y\" /y", "\"git@x:y\""),
-        ] {
-            assert_eq!(refused(&format!("FROM a\n{line}\n")), [part], "{line}");
-        }
+        let text = "FROM a\nRUN --device=x y\n";
+        assert_eq!(refused(text), ["--device=x"]);
     }
 
     #[test]
     fn what_the_target_does_not_need_is_not_refused() {
-        assert!(refused("FROM a AS unused\nADD --keep-git-dir a b\nFROM a\nRUN x").is_empty());
-    }
-
-    #[test]
-    fn what_a_variable_decides_is_not_refused_early() {
-        assert!(refused("FROM a\nADD ${V:-https://x} /y\n").is_empty());
-    }
-
-    #[test]
-    fn remote_sources_are_recognised() {
-        for source in [
-            "http://x/y",
-            "https://x/y.git#main",
-            "git@github.com:a/b.git",
-            "ssh://git@x/y",
-        ] {
-            assert!(is_remote(source), "{source}");
-        }
-        for source in ["a@b", "dir/a@b:c", "github.com/a/b", "@x:y", "a:b"] {
-            assert!(!is_remote(source), "{source}");
-        }
+        let text = "FROM a AS unused\nRUN --device=x y\nFROM a\nRUN x";
+        assert!(refused(text).is_empty());
     }
 }

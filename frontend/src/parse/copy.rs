@@ -26,8 +26,6 @@ const ADD_FLAGS: [(&str, Kind); 7] = [
     ("exclude", Kind::List),
 ];
 
-const REFUSED: [&str; 2] = ["checksum", "keep-git-dir"];
-
 /// `COPY [flags] source… destination`, and `ADD`.
 pub(super) fn copy(request: &Request<'_>) -> Parsed {
     let (kind, known) = match request.name {
@@ -47,7 +45,6 @@ pub(super) fn copy(request: &Request<'_>) -> Parsed {
         return Err(Diagnostic::error(destination.span, message));
     }
     let (sources, documents) = sources(request, words);
-    let refusal = flags.refuse(request, &REFUSED);
     let files = CopyFiles {
         kind,
         sources,
@@ -60,8 +57,10 @@ pub(super) fn copy(request: &Request<'_>) -> Parsed {
         parents: flags.switch("parents").unwrap_or(false),
         excludes: flags.list("exclude"),
         unpack: flags.switch("unpack"),
+        checksum: flags.text("checksum"),
+        keep_git_dir: flags.switch("keep-git-dir"),
     };
-    Ok((Instruction::Copy(files), refusal))
+    Ok((Instruction::Copy(files), None))
 }
 
 /// Takes the words that announce heredocs out of the sources, and finds their bodies.
