@@ -20,7 +20,7 @@ use crate::overlay::SKELETON;
 use crate::plan::{File, Isolation, Layers, OverlayInterface, Place, Plan};
 use crate::privilege::{self, Privilege, PrivilegeKind};
 use crate::reexec;
-use crate::step::{Network, Outcome, Step, Stream};
+use crate::step::{Network, Outcome, Security, Step, Stream};
 use crate::stubs;
 use crate::subid;
 use crate::supervise::{self, Ended};
@@ -185,6 +185,8 @@ impl Sandbox {
             extra_hosts: Vec::new(),
             files: Vec::new(),
             shm_size: None,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
         };
         let result = self.run(&step, &Cancel::new()?, &mut |_, _| {});
         fs::remove_dir_all(&folder).map_err(RunError::prepare(&folder))?;
