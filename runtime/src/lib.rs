@@ -33,6 +33,7 @@ mod subid;
 
 mod cancel;
 mod netfiles;
+mod placing;
 mod plan;
 mod reexec;
 mod sandbox;
