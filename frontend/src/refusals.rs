@@ -1,15 +1,38 @@
-//! What kiln does not build yet, as far as the text alone shows it.
+//! What kiln does not build (yet), as far as the text alone shows it.
 //!
 //! A build that reaches such an instruction is refused before any image is asked for.
 
+use kiln_graph::{Network, Security};
+
 use crate::diagnostic::Diagnostic;
-use crate::instruction::Dockerfile;
+use crate::instruction::{Dockerfile, Instruction, Step};
+use crate::options::Options;
 use crate::plan::Plan;
 
 /// Returns a refusal for each instruction that the target needs and kiln does not build.
-pub(crate) fn refusals(file: &Dockerfile, plan: &Plan) -> Vec<Diagnostic> {
+pub(crate) fn refusals(file: &Dockerfile, options: &Options, plan: &Plan) -> Vec<Diagnostic> {
     let steps = plan.evaluated(file).flat_map(|stage| &stage.steps);
-    steps.filter_map(|step| step.refusal.clone()).collect()
+    let refusal = |step: &Step| step.refusal.clone().or_else(|| not_allowed(step, options));
+    steps.filter_map(refusal).collect()
+}
+
+/// Refuses what needs the consent of the one who builds.
+fn not_allowed(step: &Step, options: &Options) -> Option<Diagnostic> {
+    let Instruction::Run(run) = &step.instruction else {
+        return None;
+    };
+    let allowed = &options.allowed;
+    let may_use_host = allowed.network_host || options.network == Network::Host;
+    let (flag, name) = match (run.network, run.security) {
+        (Some(Network::Host), _) if !may_use_host => ("--network=host", "network.host"),
+        (_, Some(Security::Insecure)) if !allowed.security_insecure => {
+            ("--security=insecure", "security.insecure")
+        }
+        _ => return None,
+    };
+    let message = format!("`RUN {flag}` needs the entitlement `{name}`, which is not allowed");
+    let help = format!("build with `--allow {name}` if you trust this Dockerfile");
+    Some(Diagnostic::error(step.span, message).with_help(help))
 }
 
 #[cfg(test)]
@@ -30,8 +53,13 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_before_images_are_asked_for() {
-        let text = "FROM a\nRUN --device=x y\n";
-        assert_eq!(refused(text), ["--device=x"]);
+        for (line, part) in [
+            ("RUN --device=x y", "--device=x"),
+            ("RUN --network=host y", "RUN --network=host y"),
+            ("RUN --security=insecure y", "RUN --security=insecure y"),
+        ] {
+            assert_eq!(refused(&format!("FROM a\n{line}\n")), [part], "{line}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::lines::Word;
 use crate::plan::Origin;
 
 /// The name of the build context.
-const CONTEXT: &str = "context";
+pub(super) const CONTEXT: &str = "context";
 
 impl StageBuild<'_, '_> {
     pub(super) fn copy(
