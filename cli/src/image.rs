@@ -13,6 +13,9 @@ use kiln_worker::{Snapshot, SnapshotLayer, Value};
 /// Written beside every history entry, as BuildKit does.
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
+/// Written beside entries for layers that no instruction speaks of.
+const EXPORTER_COMMENT: &str = "buildkit.exporter.image.v0";
+
 /// The values of all vertices.
 pub(crate) type Values = HashMap<VertexId, Value>;
 
@@ -87,6 +90,11 @@ pub(crate) fn assemble(
     let n_base = snapshot.layers().len().saturating_sub(n_made);
     let (base, made) = snapshot.layers().split_at(n_base);
     let mut layers = base.to_vec();
+    // What each layer came from, for those that the history does not speak of.
+    let mut names: Vec<String> = base
+        .iter()
+        .map(|layer| base_name(compiled, layer))
+        .collect();
     let mut made = made.iter();
     // For each step: its layer's time, if it has one; and whether the image gets a layer.
     let mut times: Vec<(Option<i64>, bool)> = Vec::new();
@@ -99,6 +107,7 @@ pub(crate) fn assemble(
         let kept = has_layer(store, compiled, vertex, layer)?;
         if kept {
             layers.push(layer.clone());
+            names.push(compiled.graph.vertex(vertex).meta.name.clone());
         }
         times.push((Some(layer.created), kept));
     }
@@ -116,9 +125,36 @@ pub(crate) fn assemble(
             empty_layer: !kept,
         });
     }
+    let n_told = config
+        .history
+        .iter()
+        .filter(|entry| !entry.empty_layer)
+        .count();
+    for (layer, name) in layers.iter().zip(names).skip(n_told) {
+        config.history.push(HistoryEntry {
+            created: Some(format_time(layer.created.min(limit))),
+            created_by: Some(name),
+            author: None,
+            comment: Some(EXPORTER_COMMENT.to_owned()),
+            empty_layer: false,
+        });
+    }
     let created = filled.last().copied().unwrap_or(fallback);
     config.created = Some(format_time(created.min(limit)));
     Ok(Assembly { layers, config })
+}
+
+/// Says where a layer below all instructions came from.
+fn base_name(compiled: &Compiled, layer: &SnapshotLayer) -> String {
+    if let Some(origin) = &layer.origin {
+        return format!("pulled from {}", origin.reference);
+    }
+    let vertices = compiled.graph.vertices();
+    let mut folders = vertices.filter(|(_, vertex)| vertex.inputs.first() == Some(&None));
+    let folder = folders.find(|(_, vertex)| matches!(vertex.op, Op::Copy(_)));
+    folder
+        .map(|(_, vertex)| vertex.meta.name.clone())
+        .unwrap_or_default()
 }
 
 /// An entry without a layer has the time of the layer before it, else of the one after it.

@@ -15,8 +15,12 @@ mod run;
 mod signals;
 mod stage;
 
-use kiln_graph::{Digest, Graph, ImageConfig, ImageSource, Input, Meta, Op, Platform};
+use kiln_graph::{
+    Copy, CopySource, Digest, Graph, ImageConfig, ImageSource, Input, LocalSource, Meta, Op,
+    Platform, VertexId,
+};
 
+use crate::compile::copy::local_meta;
 use crate::compile::naming::Naming;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
@@ -117,7 +121,8 @@ impl Build<'_> {
     ) -> Result<State, Diagnostic> {
         let span = self.file.stages[at].span;
         match origin {
-            Origin::Scratch | Origin::Local(_) => Ok(scratch(&self.options.target_platform)),
+            Origin::Scratch => Ok(scratch(&self.options.target_platform)),
+            Origin::Local(name) => Ok(self.local_base(at, name)),
             Origin::Stage(parent) => match &self.states[*parent] {
                 Some(state) => Ok(state.clone()),
                 None => Err(Diagnostic::error(
@@ -127,6 +132,43 @@ impl Build<'_> {
             },
             Origin::Image(key) => self.image_base(key, span, naming),
         }
+    }
+
+    /// Starts a stage with the files of a folder: one layer, of which the history knows nothing.
+    fn local_base(&mut self, at: usize, name: &str) -> State {
+        let meta = Meta {
+            ignore_cache: self.ignores_cache(at),
+            ..local_meta(name)
+        };
+        let folder = self.local(name);
+        let everything = CopySource::Path {
+            input: 1,
+            path: "/".to_owned(),
+            unpack: false,
+        };
+        let copy = Copy {
+            sources: vec![everything],
+            destination: "/".to_owned(),
+            owner: None,
+            mode: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+        };
+        let inputs = vec![None, Some(folder)];
+        let root = Some(self.graph.add(Op::Copy(copy), inputs, meta));
+        State {
+            root,
+            ..scratch(&self.plan.stages[at].platform)
+        }
+    }
+
+    /// Returns the vertex of a folder of the machine that builds.
+    fn local(&mut self, name: &str) -> VertexId {
+        let source = LocalSource {
+            name: name.to_owned(),
+        };
+        self.graph.add(Op::Local(source), vec![], local_meta(name))
     }
 
     fn image_base(

@@ -252,10 +252,6 @@ fn planned(
         Some(origin) => origin,
         None => base(file, options, &base_name, earlier.len(), &asked),
     };
-    if let Origin::Local(name) = &base {
-        let message = format!("kiln does not build on the folder of build context `{name}` yet");
-        return Err(Diagnostic::error(stage.base.span, message));
-    }
     let platform = match &base {
         Origin::Stage(parent) => earlier[*parent].platform.clone(),
         Origin::Scratch => options.target_platform.clone(),

@@ -29,7 +29,7 @@ pub(crate) fn unpack_into(
         path: name.to_owned(),
         source,
     };
-    if !is_archive(&file).map_err(|error| failed(error.into()))? {
+    if !is_archive(&file) {
         return Ok(false);
     }
     file.rewind()

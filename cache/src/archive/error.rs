@@ -37,12 +37,6 @@ pub enum ArchiveError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A compression that kiln does not read.
-    #[error("{name} compression is not supported; gzip and zstd are")]
-    Compression {
-        /// Its name.
-        name: &'static str,
-    },
 }
 
 /// Returns a name that is safe and short enough for a message.

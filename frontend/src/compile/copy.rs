@@ -1,8 +1,8 @@
 //! `COPY` and `ADD`: sources, destination, owner, permission bits.
 
 use kiln_graph::{
-    Copy, CopySource, InlineFile, Input, LocalSource, Meta, Mode, ModeChange, Op, Owner,
-    ParseModeError, Principal, VertexId,
+    Copy, CopySource, InlineFile, Input, Meta, Mode, ModeChange, Op, Owner, ParseModeError,
+    Principal,
 };
 
 use crate::compile::paths;
@@ -83,25 +83,8 @@ impl StageBuild<'_, '_> {
     fn copied_from(&mut self, step: &Step, origin: Option<&Origin>) -> Result<Input, Diagnostic> {
         match origin {
             Some(origin) => self.source_root(step, origin),
-            None => Ok(Some(self.local(CONTEXT))),
+            None => Ok(Some(self.build.local(CONTEXT))),
         }
-    }
-
-    /// Returns the vertex of a folder of the machine that builds.
-    pub(super) fn local(&mut self, name: &str) -> VertexId {
-        let shown = if name == CONTEXT {
-            "[internal] load build context".to_owned()
-        } else {
-            format!("[context {name}] load from client")
-        };
-        let meta = Meta {
-            name: shown,
-            ..Meta::default()
-        };
-        let name = name.to_owned();
-        self.build
-            .graph
-            .add(Op::Local(LocalSource { name }), vec![], meta)
     }
 
     fn documents(&self, documents: &[Heredoc]) -> Result<Vec<CopySource>, Diagnostic> {
@@ -132,6 +115,18 @@ impl StageBuild<'_, '_> {
             mode: 0o644,
             content,
         }))
+    }
+}
+
+/// Says that a folder is read.
+pub(super) fn local_meta(name: &str) -> Meta {
+    let name = match name {
+        CONTEXT => "[internal] load build context".to_owned(),
+        name => format!("[context {name}] load from client"),
+    };
+    Meta {
+        name,
+        ..Meta::default()
     }
 }
 

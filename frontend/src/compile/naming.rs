@@ -39,7 +39,8 @@ impl Naming {
             .steps
             .iter()
             .filter(|step| is_shown(&step.instruction));
-        let has_from = matches!(planned.base, Origin::Image(_));
+        // A folder counts, though it has no number of its own.
+        let has_from = matches!(planned.base, Origin::Image(_) | Origin::Local(_));
         let total = match planned.is_replaced {
             true => 0,
             false => usize::from(has_from) + steps.count(),

@@ -128,7 +128,7 @@ impl<'b, 'a> StageBuild<'b, 'a> {
         match origin {
             Origin::Scratch => Ok(None),
             Origin::Image(key) => self.build.image_root(key, step.span, &self.naming),
-            Origin::Local(name) => Ok(Some(self.local(name))),
+            Origin::Local(name) => Ok(Some(self.build.local(name))),
             Origin::Stage(stage) => match &self.build.states[*stage] {
                 Some(state) => Ok(state.root),
                 None => Err(self.not_before(step, *stage)),
