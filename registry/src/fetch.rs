@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, HeaderValue,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName,
+    HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
 use reqwest::{Method, Request, Response, StatusCode, Url};
 use tokio::time::timeout;
@@ -57,6 +57,8 @@ pub struct FileHead {
     pub etag: Option<String>,
     /// The file's `Last-Modified`, as sent.
     pub last_modified: Option<String>,
+    /// What the server's clock says.
+    pub date: Option<String>,
     /// How many bytes are sent.
     pub length: Option<u64>,
     /// The bytes are compressed with gzip only on their way.
@@ -231,6 +233,7 @@ impl FileAnswer {
             is_unchanged: response.status() == StatusCode::NOT_MODIFIED,
             etag: text(ETAG),
             last_modified: text(LAST_MODIFIED),
+            date: text(DATE),
             length: header_length(headers),
             is_gzip: encoding.eq_ignore_ascii_case("gzip"),
         };
