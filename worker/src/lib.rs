@@ -9,12 +9,16 @@
 //!   exec        layers -> overlay -> process -> what it changed -> layer
 //! ```
 
+mod agents;
 mod apply;
 mod copy;
+mod credentials;
 mod error;
 mod images;
 mod inflate;
+mod mask;
 mod plan;
+mod secrets;
 mod select;
 mod sink;
 mod snapshot;
@@ -24,8 +28,11 @@ mod unpack;
 mod users;
 mod worker;
 
+pub use crate::agents::{Agent, AgentError, Agents, KeyError};
+pub use crate::credentials::{CredentialError, Credentials};
 pub use crate::error::{CopyError, UnpackError, WorkerError};
 pub use crate::images::{Images, ResolvedImage};
+pub use crate::secrets::{MAX_SECRET, SecretError, SecretSource, SecretValue, Secrets};
 pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
 pub use crate::step::{LazySandbox, StepSettings};
 pub use crate::worker::{LocalWorker, Parts};
