@@ -227,6 +227,7 @@ async fn keys_of_files_are_listed_and_sign() {
     let dir = tempfile::tempdir().unwrap();
     let (ed25519_file, ed25519_public) = ed25519();
     let (pkcs8, number, point) = p256();
+    let number = [&[0], &number[..]].concat();
     let ecdsa_file = openssh(
         b"none",
         b"ecdsa-sha2-nistp256",
