@@ -138,6 +138,12 @@ pub(crate) struct BuildArgs {
     /// Size of /dev/shm of RUN steps, such as 128m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
+    /// Give a secret to RUN --mount=type=secret: id=NAME[,src=FILE|env=VARIABLE]
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) secret: Vec<String>,
+    /// Give an agent to RUN --mount=type=ssh: default or ID, with =SOCKET or =KEY[,KEY…]
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) ssh: Vec<String>,
     /// How progress is shown
     #[arg(
         long,

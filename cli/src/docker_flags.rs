@@ -112,11 +112,6 @@ const FLAGS: &[Flag] = &[
         ATTESTATIONS,
     ),
     flag(
-        "secret",
-        Kind::Value(&[]),
-        "kiln cannot give secrets to RUN steps yet",
-    ),
-    flag(
         "security-opt",
         Kind::Value(&[]),
         "the sandbox of RUN steps has no options",
@@ -125,11 +120,6 @@ const FLAGS: &[Flag] = &[
         "squash",
         Kind::Switch,
         "kiln keeps the layers of an image apart; copy the result into a last stage instead",
-    ),
-    flag(
-        "ssh",
-        Kind::Value(&[]),
-        "kiln cannot give agents or keys of SSH to RUN steps yet",
     ),
     flag("ulimit", Kind::Value(&[]), LIMITS),
 ];
@@ -245,9 +235,7 @@ mod tests {
     #[test]
     fn what_kiln_cannot_do_is_refused() {
         for args in [
-            &["--ssh", "default"][..],
-            &["--secret", "id=a"],
-            &["--squash"],
+            &["--squash"][..],
             &["--ulimit=nofile=1"],
             &["--cgroup-parent", "x"],
             &["--cache-from", "type=local"],
@@ -294,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_told() {
-        let text = check(&["--squash", "--ssh=default", "--rm", "--squash"]).unwrap_err();
+        let text = check(&["--squash", "--policy=p", "--rm", "--squash"]).unwrap_err();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.starts_with("error: --")));
         assert_eq!(lines.len(), 2, "{text}");

@@ -1,6 +1,6 @@
 //! What the environment says; the only place that reads it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub(crate) struct Environment {
     data_home: Option<PathBuf>,
     docker_config: Option<PathBuf>,
     auth_config: Option<String>,
-    variables: Vec<(String, String)>,
+    variables: Vec<(OsString, OsString)>,
     /// `PATH`, for credential helpers.
     pub(crate) path: OsString,
     /// Colour is not wanted (`NO_COLOR`).
@@ -27,6 +27,15 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
+    /// Returns an environment of one variable.
+    #[cfg(test)]
+    pub(crate) fn with_variable(name: &str, value: &str) -> Self {
+        Self {
+            variables: vec![(name.into(), value.into())],
+            ..Self::default()
+        }
+    }
+
     /// Reads the environment.
     pub(crate) fn read() -> Self {
         let folder = |name| var_os(name).map(PathBuf::from);
@@ -36,11 +45,7 @@ impl Environment {
             data_home: folder("XDG_DATA_HOME"),
             docker_config: folder("DOCKER_CONFIG"),
             auth_config: var_os("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()),
-            variables: std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                })
-                .collect(),
+            variables: std::env::vars_os().collect(),
             path: var_os("PATH").unwrap_or_default(),
             no_color: var_os("NO_COLOR").is_some(),
             is_terminal: std::io::stderr().is_terminal() && can_draw,
@@ -61,8 +66,13 @@ impl Environment {
 
     /// Returns a variable, for `--build-arg NAME`.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.raw_variable(name).and_then(OsStr::to_str)
+    }
+
+    /// Returns a variable, which may be empty or any bytes, for `--secret` and `--ssh`.
+    pub(crate) fn raw_variable(&self, name: &str) -> Option<&OsStr> {
         let found = self.variables.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
+        found.map(|(_, value)| value.as_os_str())
     }
 
     /// Returns the folder that the store is in when none is given.

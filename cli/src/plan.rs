@@ -3,6 +3,8 @@
 mod dockerfile;
 mod entitlements;
 mod outputs;
+mod secrets;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -15,12 +17,13 @@ use kiln_exporter::OutputSpec;
 use kiln_frontend::{NamedContext, NoCache, Options};
 use kiln_graph::{Network, Platform};
 use kiln_registry::Reference;
-use kiln_worker::{ContextFiles, StepSettings};
+use kiln_worker::{ContextFiles, Credentials, StepSettings};
 
 use crate::args::BuildArgs;
 use crate::environment::{Environment, display_path};
 use crate::plan::dockerfile::text_of;
 use crate::plan::outputs::outputs;
+use crate::plan::{secrets::secrets, ssh::agents};
 use crate::report::Failure;
 use crate::writable;
 
@@ -91,6 +94,7 @@ impl BuildPlan {
             hostname: "buildkitsandbox".to_owned(),
             extra_hosts: extra_hosts(&args.add_host)?,
             shm_size: args.shm_size.as_deref().map(parse_size).transpose()?,
+            credentials: credentials(args, env)?,
         };
         let (refresh, jobs) = (args.pull, args.jobs);
         Ok(Self {
@@ -339,6 +343,13 @@ fn tags(written: &[String]) -> Result<Vec<Reference>, Failure> {
         }
     };
     written.iter().map(parse).collect()
+}
+
+fn credentials(args: &BuildArgs, env: &Environment) -> Result<Credentials, Failure> {
+    Ok(Credentials {
+        secrets: secrets(&args.secret, env)?,
+        agents: agents(&args.ssh, env)?,
+    })
 }
 
 fn extra_hosts(written: &[String]) -> Result<Vec<(String, String)>, Failure> {

@@ -3,7 +3,7 @@
 /// Splits a line into fields; `None` if a quote is not closed or stands where it must not.
 ///
 /// A field that starts with `"` ends with `"`, may hold commas, and has `""` for a quote.
-pub(crate) fn fields(line: &str) -> Option<Vec<String>> {
+pub fn fields(line: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {

@@ -44,6 +44,7 @@ mod push;
 pub use crate::annotation::{Annotation, AnnotationTarget};
 pub use crate::archive::{ArchiveFormat, export_archive};
 pub use crate::compress::Compression;
+pub use crate::csv::fields as csv_fields;
 pub use crate::destination::Destination;
 pub use crate::directory::export_dir;
 pub use crate::error::ExportError;

@@ -29,4 +29,6 @@ mod outputs;
 mod parallel;
 mod peers;
 mod screen;
+mod secrets;
+mod ssh;
 mod store;

@@ -136,6 +136,11 @@ impl<'a> Build<'a> {
         self
     }
 
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Gives the build argument `BASE`, which the tests' Dockerfiles begin with.
     pub(crate) fn base(self, name: &str) -> Self {
         self.arg(format!("--build-arg=BASE={name}"))

@@ -10,6 +10,7 @@ mod leftovers;
 mod peers;
 mod proxy;
 mod registry;
+mod ssh;
 mod tree;
 mod user;
 
@@ -26,6 +27,7 @@ pub(crate) use leftovers::{assert_store_is_clean, assert_store_is_quiet, process
 pub(crate) use peers::{buildah, copy_to_registry, pull_with_skopeo, run_bundle, unpack};
 pub(crate) use proxy::{Flow, Proxy};
 pub(crate) use registry::{Registry, free_port, make_base};
+pub(crate) use ssh::{SshAgent, add_programs, make_key};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
 

@@ -9,6 +9,7 @@ use kiln_registry::{ParseReferenceError, RegistryError};
 use kiln_runtime::RunError;
 
 use crate::sources::SourceError;
+use crate::credentials::CredentialError;
 
 /// Why a vertex has no value.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum WorkerError {
     /// A remote source cannot be had.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A secret or an agent that is needed cannot be had.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// The step could not be run.
     #[error("cannot run the step")]
     Run(#[from] RunError),

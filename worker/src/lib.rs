@@ -10,13 +10,17 @@
 //!   exec        layers -> overlay -> process -> what it changed -> layer
 //! ```
 
+mod agents;
 mod apply;
 mod copy;
+mod credentials;
 mod error;
 mod filter;
 mod images;
 mod inflate;
+mod mask;
 mod plan;
+mod secrets;
 mod select;
 mod sink;
 mod snapshot;
@@ -27,8 +31,11 @@ mod unpack;
 mod users;
 mod worker;
 
+pub use crate::agents::{Agent, AgentError, Agents, KeyError};
+pub use crate::credentials::{CredentialError, Credentials};
 pub use crate::error::{CopyError, UnpackError, WorkerError};
 pub use crate::images::{Images, ResolvedImage};
+pub use crate::secrets::{MAX_SECRET, SecretError, SecretSource, SecretValue, Secrets};
 pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
 pub use crate::sources::{ContextFiles, GitSettings, SourceError, Sources};
 pub use crate::step::{LazySandbox, StepSettings};

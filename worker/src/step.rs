@@ -13,7 +13,9 @@ use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
 
 use crate::copy::tree_of;
+use crate::credentials::Credentials;
 use crate::error::WorkerError;
+use crate::mask::{Masker, Masks};
 
 /// Bytes of output kept for the message about a failing step.
 const TAIL: usize = 64 * 1024;
@@ -27,6 +29,8 @@ pub struct StepSettings {
     pub extra_hosts: Vec<(String, String)>,
     /// Size of `/dev/shm` in bytes, if not the usual 64 MiB.
     pub shm_size: Option<u64>,
+    /// Secrets and agents that steps may ask for.
+    pub credentials: Credentials,
 }
 
 /// The sandbox, made when the first step needs it: a build that runs nothing probes nothing.
@@ -80,6 +84,7 @@ struct Job {
     layers: Vec<Layer>,
     key: Digest,
     task: Task,
+    masks: Option<Masks>,
 }
 
 /// Runs a step on unpacked layers and returns the layer that it made.
@@ -94,7 +99,11 @@ pub(crate) async fn run_step(
     let cancel = Cancel::new()?;
     let guard = KillOnDrop(cancel.clone());
     let staging = store.stage_layer()?;
-    let step = step_of(op, settings, &layers, &staging);
+    let credentials = &settings.credentials;
+    let mut granted = credentials.grant(op, store.temp_path(), task).await?;
+    let mut step = step_of(op, settings, &layers, &staging);
+    step.env.append(&mut granted.env);
+    step.mounts.extend(granted.mounts.drain(..).flatten());
     let (store, task) = (store.clone(), task.clone());
     let job = Job {
         store,
@@ -104,9 +113,12 @@ pub(crate) async fn run_step(
         layers,
         key: *key,
         task,
+        masks: granted.masks.take(),
     };
     let outcome = blocking(move || job.run(&cancel)).await;
     drop(guard);
+    // The agents' sockets go when nobody can use them any more.
+    drop(granted);
     outcome
 }
 
@@ -145,7 +157,7 @@ impl Job {
     fn run(self, cancel: &Cancel) -> Result<Outcome<Digest>, WorkerError> {
         let below = tree_of(&self.layers);
         prepare_root(&self.step.upper, &below)?;
-        let mut output = Output::new(&self.store, &self.task)?;
+        let mut output = Output::new(&self.store, &self.task, self.masks.as_ref())?;
         let result = self.sandbox.run(&self.step, cancel, &mut |stream, data| {
             output.write(stream, data);
         });
@@ -231,8 +243,10 @@ fn failure(
     }
 }
 
-/// A step's output: shown as it comes, kept whole on disk, its end in memory.
+/// A step's output: shown as it comes, kept whole on disk, its end in memory; secrets nowhere.
 struct Output<'a> {
+    /// For standard output and standard error.
+    maskers: Option<[Masker; 2]>,
     task: &'a Task,
     path: PathBuf,
     file: io::BufWriter<File>,
@@ -241,7 +255,7 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn new(store: &Store, task: &'a Task) -> Result<Self, WorkerError> {
+    fn new(store: &Store, task: &'a Task, masks: Option<&Masks>) -> Result<Self, WorkerError> {
         let path = store.temp_path();
         let create = File::create_new(&path);
         let failed = |source| WorkerError::Io {
@@ -251,6 +265,7 @@ impl<'a> Output<'a> {
         };
         let file = io::BufWriter::new(create.map_err(failed)?);
         Ok(Self {
+            maskers: masks.map(|masks| [masks.masker(), masks.masker()]),
             task,
             path,
             file,
@@ -260,10 +275,20 @@ impl<'a> Output<'a> {
     }
 
     fn write(&mut self, stream: kiln_runtime::Stream, data: &[u8]) {
-        let stream = match stream {
-            kiln_runtime::Stream::Stdout => Stream::Stdout,
-            kiln_runtime::Stream::Stderr => Stream::Stderr,
+        let (stream, number) = match stream {
+            kiln_runtime::Stream::Stdout => (Stream::Stdout, 0),
+            kiln_runtime::Stream::Stderr => (Stream::Stderr, 1),
         };
+        match &mut self.maskers {
+            None => self.keep(stream, data),
+            Some(maskers) => {
+                let masked = maskers[number].push(data);
+                self.keep(stream, &masked);
+            }
+        }
+    }
+
+    fn keep(&mut self, stream: Stream, data: &[u8]) {
         self.task.log(stream, data);
         if let Err(error) = self.file.write_all(data) {
             self.error.get_or_insert(error);
@@ -276,6 +301,10 @@ impl<'a> Output<'a> {
 
     /// Moves the log beside the action and returns its end.
     fn finish(mut self, log: &Path) -> Result<Vec<u8>, WorkerError> {
+        if let Some([mut stdout, mut stderr]) = self.maskers.take() {
+            self.keep(Stream::Stdout, &stdout.finish());
+            self.keep(Stream::Stderr, &stderr.finish());
+        }
         let flushed = self.error.take().map_or_else(|| self.file.flush(), Err);
         let kept = flushed.and_then(|()| fs::rename(&self.path, log));
         kept.map_err(|source| WorkerError::Io {

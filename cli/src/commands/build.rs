@@ -319,8 +319,26 @@ impl Build<'_> {
                 Failure::new(FailureKind::Step, anyhow::Error::msg(failure.message))
                     .with_excerpt(log + &lines)
             }
-            error => Failure::user(error).with_excerpt(lines),
+            error => {
+                let hint = hint_of(&error);
+                let failure = Failure::user(error).with_excerpt(lines);
+                match hint {
+                    Some(hint) => failure.with_hint(hint),
+                    None => failure,
+                }
+            }
         }
+    }
+}
+
+/// Returns what the user can do about an error that knows.
+fn hint_of(error: &SolveError<WorkerError>) -> Option<String> {
+    match error {
+        SolveError::Worker {
+            source: WorkerError::Credential(source),
+            ..
+        } => source.hint(),
+        _ => None,
     }
 }
 
