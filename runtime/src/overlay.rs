@@ -58,7 +58,7 @@ pub(crate) fn mount_overlay(
         return mount_by_string(&folders, &scratch).during("mount the overlay by mount(2)");
     }
     let root = configure(&folders, interface)
-        .and_then(|context| mounts::finish(context, MountAttrFlags::empty()))
+        .and_then(|context| mounts::finish(context, MountAttrFlags::MOUNT_ATTR_NODEV))
         .during("mount the overlay")?;
     find_plain(&scratch, Path::new(SKELETON), OFlags::PATH)
         .and_then(|target| mounts::attach(&root, target))
@@ -105,13 +105,7 @@ fn mount_by_string(folders: &Folders, scratch: &OwnedFd) -> io::Result<OwnedFd> 
     );
     let options = CString::new(options)?;
     let target = format!("{}/{SKELETON}", descriptor_path(scratch));
-    mount(
-        c"overlay",
-        target,
-        c"overlay",
-        MountFlags::empty(),
-        &*options,
-    )?;
+    mount(c"overlay", target, c"overlay", MountFlags::NODEV, &*options)?;
     // Looked up again from the folder above, the name leads into the new mount.
     find_plain(
         scratch,

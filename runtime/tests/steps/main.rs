@@ -12,6 +12,7 @@
 )]
 
 mod attacks;
+mod devices;
 mod identity;
 mod isolation;
 mod layers;
@@ -90,6 +91,7 @@ fn cases() -> Vec<Case> {
         layers::CASES,
         identity::CASES,
         attacks::CASES,
+        devices::CASES,
     ]
     .concat()
 }
