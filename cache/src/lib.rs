@@ -17,6 +17,7 @@ mod blobs;
 mod codec;
 mod context;
 mod db;
+mod devices;
 mod dir_writer;
 mod error;
 mod filelist;

@@ -10,6 +10,7 @@ use std::path::Path;
 use kiln_graph::{Algorithm, Digest, Hasher};
 use rayon::prelude::*;
 
+use crate::devices;
 use crate::error::StoreError;
 use crate::filelist::{Entry, FileList, Kind};
 use crate::layers::{open_beneath, open_dir};
@@ -20,10 +21,11 @@ use crate::xattrs;
 /// Reads an upper directory; `below` is what lay under it.
 ///
 /// Left out is what overlay copied up without a change: directories that differ in time only,
-/// and files that differ in nothing. Kept are the parents of everything that is listed.
+/// and files that differ in nothing. Kept are the parents of everything that is listed. Files that
+/// stand for devices become devices, in the list and in the directory.
 pub fn scan_upper(dir: &Path, below: &Tree) -> Result<FileList, StoreError> {
     let root = open_dir(dir).map_err(StoreError::io("open", dir))?;
-    let mut entries = read_entries(&root).map_err(|error| {
+    let (mut entries, placeholders) = read_entries(&root).map_err(|error| {
         let path = dir.join(String::from_utf8_lossy(&error.path).as_ref());
         StoreError::Io {
             what: "read",
@@ -32,6 +34,8 @@ pub fn scan_upper(dir: &Path, below: &Tree) -> Result<FileList, StoreError> {
         }
     })?;
     hash_files(&root, &mut entries).map_err(StoreError::io("read", dir))?;
+    devices::make_nodes(dir, &entries, &placeholders)
+        .map_err(StoreError::io("make the devices of", dir))?;
     Ok(FileList::new(changed_entries(entries, below)))
 }
 
@@ -66,14 +70,22 @@ fn unhashed(size: u64) -> Kind {
     }
 }
 
-/// Reads all entries, the root's own first.
-fn read_entries(root: &OwnedFd) -> Result<Vec<Entry>, WalkError> {
+/// What is remembered from one entry to the next.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The first path of every file that has several names.
+    links: HashMap<u64, Vec<u8>>,
+    /// Paths of files that stand for devices, the first of each.
+    placeholders: HashSet<Vec<u8>>,
+}
+
+/// Reads all entries, the root's own first, and tells which are files in truth.
+fn read_entries(root: &OwnedFd) -> Result<(Vec<Entry>, HashSet<Vec<u8>>), WalkError> {
     let at_root = |source: io::Error| WalkError {
         path: Vec::new(),
         source,
     };
-    // The first path of every file that has several names.
-    let mut links = HashMap::new();
+    let mut seen = Seen::default();
     let dot = CString::from(c".");
     let stat = stat_at(root, &dot).map_err(|error| at_root(error.into()))?;
     let parent = std::os::fd::AsFd::as_fd(root);
@@ -83,7 +95,7 @@ fn read_entries(root: &OwnedFd) -> Result<Vec<Entry>, WalkError> {
         name: &dot,
         stat: &stat,
     };
-    let mut entries: Vec<Entry> = read_entry(&found, &mut links)
+    let mut entries: Vec<Entry> = read_entry(&found, &mut seen)
         .map_err(at_root)?
         .into_iter()
         .collect();
@@ -93,24 +105,24 @@ fn read_entries(root: &OwnedFd) -> Result<Vec<Entry>, WalkError> {
             path: found.path.to_vec(),
             source,
         };
-        entries.extend(read_entry(found, &mut links).map_err(failed)?);
+        entries.extend(read_entry(found, &mut seen).map_err(failed)?);
         Ok::<_, WalkError>(Step::Into)
     })?;
-    Ok(entries)
+    Ok((entries, seen.placeholders))
 }
 
-fn read_entry(found: &Found<'_>, links: &mut HashMap<u64, Vec<u8>>) -> io::Result<Option<Entry>> {
+fn read_entry(found: &Found<'_>, seen: &mut Seen) -> io::Result<Option<Entry>> {
     let stat = found.stat;
     let entry = entry_of(found, || {
         if stat.stx_nlink < 2 {
             return Ok(unhashed(stat.stx_size));
         }
-        Ok(match links.get(&stat.stx_ino) {
+        Ok(match seen.links.get(&stat.stx_ino) {
             Some(first) => Kind::Hardlink {
                 target: first.clone(),
             },
             None => {
-                links.insert(stat.stx_ino, found.path.to_vec());
+                seen.links.insert(stat.stx_ino, found.path.to_vec());
                 unhashed(stat.stx_size)
             }
         })
@@ -121,12 +133,26 @@ fn read_entry(found: &Found<'_>, links: &mut HashMap<u64, Vec<u8>>) -> io::Resul
     if entry.kind == (Kind::CharDevice { major: 0, minor: 0 }) {
         return Ok(Some(Entry::whiteout(found.path)));
     }
-    let (xattrs, opaque) = xattrs::read(found.parent, found.name)?;
-    entry.xattrs = xattrs;
-    if entry.is_dir() {
-        entry.kind = Kind::Dir { opaque };
+    let xattrs = xattrs::read(found.parent, found.name)?;
+    entry.xattrs = xattrs.of_image;
+    match entry.kind {
+        Kind::Dir { .. } => {
+            entry.kind = Kind::Dir {
+                opaque: xattrs.is_opaque,
+            };
+        }
+        Kind::File { .. } if let Some(device) = device_of(xattrs.device) => {
+            entry.kind = device;
+            entry.xattrs.clear();
+            seen.placeholders.insert(entry.path.clone());
+        }
+        _ => {}
     }
     Ok(Some(entry))
+}
+
+fn device_of(attribute: Option<Vec<u8>>) -> Option<Kind> {
+    devices::parse(&attribute?)
 }
 
 fn hash_files(root: &OwnedFd, entries: &mut [Entry]) -> io::Result<()> {

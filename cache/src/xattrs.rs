@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::devices;
+
 /// Attributes by which overlay marks its own files; they belong to no image.
 const OVERLAY: &[u8] = b"user.overlay.";
 
@@ -23,38 +25,52 @@ fn path_of(dir: impl AsFd, name: &CStr) -> Vec<u8> {
     path
 }
 
-/// Returns the attributes that belong to an image, and whether overlay marked it opaque.
-pub(crate) fn read(dir: impl AsFd, name: &CStr) -> io::Result<(Xattrs, bool)> {
+/// What the attributes of a name say.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Those that belong to an image.
+    pub(crate) of_image: Xattrs,
+    /// Overlay marked it opaque.
+    pub(crate) is_opaque: bool,
+    /// Which device it stands for: see [`crate::devices`].
+    pub(crate) device: Option<Vec<u8>>,
+}
+
+/// Reads the attributes of a name.
+pub(crate) fn read(dir: impl AsFd, name: &CStr) -> io::Result<Found> {
     let path = path_of(dir, name);
     let mut names = vec![0; 1024];
     let n = loop {
         match rustix::fs::llistxattr(&path, &mut names[..]) {
             Ok(n) => break n,
             Err(Errno::RANGE) => names.resize(names.len() * 4, 0),
-            Err(Errno::OPNOTSUPP) => return Ok((Vec::new(), false)),
+            Err(Errno::OPNOTSUPP) => return Ok(Found::default()),
             Err(error) => return Err(error.into()),
         }
     };
-    let (mut found, mut opaque) = (Vec::new(), false);
+    let mut found = Found::default();
     for name in names[..n]
         .split(|&byte| byte == 0)
         .filter(|name| !name.is_empty())
     {
         if name == OPAQUE {
-            opaque = value(&path, name)?.is_some_and(|value| value == b"y");
+            found.is_opaque = value(&path, name)?.is_some_and(|value| value == b"y");
+        } else if name == devices::ATTRIBUTE {
+            found.device = value(&path, name)?;
         } else if is_of_image(name)
             && let Some(value) = value(&path, name)?
         {
-            found.push((name.to_vec(), value));
+            found.of_image.push((name.to_vec(), value));
         }
     }
-    found.sort_unstable();
-    Ok((found, opaque))
+    found.of_image.sort_unstable();
+    Ok(found)
 }
 
-/// What the machine decides (labels, ACLs of the host) or overlay uses is left out.
+/// What the machine decides (labels, ACLs of the host) or overlay and kiln use is left out.
 fn is_of_image(name: &[u8]) -> bool {
-    (name.starts_with(b"user.") && !name.starts_with(OVERLAY)) || name == b"security.capability"
+    let is_used = name.starts_with(OVERLAY) || name.starts_with(devices::OWN);
+    name.starts_with(b"user.") && !is_used || name == b"security.capability"
 }
 
 /// Returns one attribute.

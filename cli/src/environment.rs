@@ -60,8 +60,11 @@ impl Environment {
             let lower = name.to_ascii_lowercase();
             ["http_proxy", "https_proxy", "all_proxy", "no_proxy"].contains(&lower.as_str())
         };
-        let variables = self.variables.iter().filter(|(name, _)| is_proxy(name));
-        variables.cloned().collect()
+        let text = |(name, value): &(OsString, OsString)| {
+            Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()))
+        };
+        let variables = self.variables.iter().filter_map(text);
+        variables.filter(|(name, _)| is_proxy(name)).collect()
     }
 
     /// Returns a variable, for `--build-arg NAME`.

@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{chdir, fchdir, pivot_root, setsid, umask};
 
 use crate::channel;
+use crate::devices;
 use crate::identity;
 use crate::mounts;
 use crate::overlay;
@@ -37,7 +38,8 @@ pub(crate) struct Birth {
     pub plan: Plan,
     /// To kiln.
     pub control: UnixStream,
-    /// From stage 1: the mapped bases, once the user namespace is ready.
+    /// From stage 1: the mapped bases, once the user namespace is ready. To it: the listener of
+    /// the filter, if it has one.
     pub go: UnixStream,
 }
 
@@ -100,7 +102,7 @@ fn set_up(birth: &Birth, stubs: &mut Vec<Stub>) -> Result<Identity, Failure> {
 /// Waits until stage 1 has mapped our ids, and takes the mounts it made for us.
 fn receive_go(go: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let mounts = channel::receive_descriptors(go)?;
-    go.shutdown(Shutdown::Both)?;
+    go.shutdown(Shutdown::Read)?;
     Ok(mounts)
 }
 
@@ -195,7 +197,8 @@ fn prepare(birth: &Birth, identity: &Identity, stubs: &[Stub]) -> Result<Option<
     open_null().during("open `/dev/null`")?;
     sys::close_on_exec_from(3).during("close descriptors")?;
     sys::reset_signals();
-    identity::assume(identity, plan.has_groups, plan.security)?;
+    let asked = devices::are_made(&plan.isolation).then_some(&birth.go);
+    identity::assume(identity, plan.has_groups, plan.security, asked)?;
     let ready = Report::Ready {
         stubs: stubs.to_vec(),
     };

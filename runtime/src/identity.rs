@@ -2,6 +2,7 @@
 //! still has what the next one needs.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{
@@ -10,6 +11,7 @@ use rustix::thread::{
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+use crate::channel;
 use crate::plan::{Context as _, Failure, FailureKind};
 use crate::root::own_output;
 use crate::seccomp;
@@ -52,16 +54,17 @@ pub(crate) fn die_with_parent() -> Result<(), Failure> {
 }
 
 /// Becomes the step's user with the privileges of a container, or with all that its user
-/// namespace has.
+/// namespace has. Who makes its devices is told so.
 pub(crate) fn assume(
     identity: &Identity,
     has_groups: bool,
     security: Security,
+    device_maker: Option<&UnixStream>,
 ) -> Result<(), Failure> {
     clear_ambient_capability_set().during("clear ambient capabilities")?;
     own_output(uid(identity.uid), gid(identity.gid)).map_err(|error| not_mapped(&error))?;
     if security == Security::Sandbox {
-        give_up()?;
+        give_up(device_maker)?;
     }
     if has_groups {
         let groups: Vec<Gid> = identity.groups.iter().copied().map(gid).collect();
@@ -73,10 +76,10 @@ pub(crate) fn assume(
 }
 
 /// Keeps what is usual in a container.
-fn give_up() -> Result<(), Failure> {
+fn give_up(device_maker: Option<&UnixStream>) -> Result<(), Failure> {
     // Without `no_new_privs`, which would break set-user-ID programs, a filter needs
     // CAP_SYS_ADMIN, so it comes first; it allows everything that follows.
-    sys::install_filter(&seccomp::filter()).during("install the system call filter")?;
+    install_filter(device_maker).during("install the system call filter")?;
     limit_bounding_set().during("limit capabilities")?;
     let sets = CapabilitySets {
         effective: KEPT,
@@ -84,6 +87,18 @@ fn give_up() -> Result<(), Failure> {
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, sets).during("drop capabilities")
+}
+
+fn install_filter(device_maker: Option<&UnixStream>) -> io::Result<()> {
+    if let Some(device_maker) = device_maker {
+        match sys::install_filter_with_listener(&seccomp::filter(true)) {
+            Ok(listener) => return channel::send_descriptors(device_maker, &[listener]),
+            // kiln is watched by a listener itself (EBUSY), or this kernel has no such thing.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sys::install_filter(&seccomp::filter(false))
 }
 
 fn limit_bounding_set() -> io::Result<()> {

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, chdir, pidfd_open, pidfd_send_sig
 
 use crate::channel;
 use crate::container::{self, Birth};
+use crate::devices::Devices;
 use crate::mounts;
 use crate::plan::{self, Context as _, Failure, Isolation, Plan, Report};
 use crate::step::Network;
@@ -50,8 +51,9 @@ fn watch_over(control: &UnixStream) -> Result<Report, Failure> {
     if started.is_err() {
         kill(&process);
     }
-    drop(go);
-    let (status, usage) = wait(control, &process, container).during("wait for the container")?;
+    let mut devices = Devices::new(go, &isolation);
+    let (status, usage) =
+        wait(control, &process, container, &mut devices).during("wait for the container")?;
     started.map(|()| ended(status, usage))
 }
 
@@ -135,17 +137,19 @@ fn give_output(uid_map: &str, gid_map: &str) -> io::Result<()> {
     crate::root::own_output(Uid::from_raw(uid), Gid::from_raw(gid))
 }
 
-/// Waits for the container, and kills it as soon as kiln wants it or is gone.
+/// Waits for the container, makes its devices, and kills it as soon as kiln wants it or is gone.
 fn wait(
     control: &UnixStream,
     process: &OwnedFd,
     container: Pid,
+    devices: &mut Devices,
 ) -> io::Result<(WaitStatus, Usage)> {
-    let mut watched = [
-        PollFd::new(process, PollFlags::IN),
-        PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
-    ];
     loop {
+        let mut watched = vec![
+            PollFd::new(process, PollFlags::IN),
+            PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
+        ];
+        watched.extend(devices.watched());
         match poll(&mut watched, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -156,6 +160,10 @@ fn wait(
         if !watched[1].revents().is_empty() {
             kill(process);
             break;
+        }
+        let revents = watched.get(2).map(PollFd::revents);
+        if let Some(revents) = revents.filter(|revents| !revents.is_empty()) {
+            devices.attend(revents, process, control);
         }
     }
     // The kernel lets the first process of a pid namespace be reaped after all others are gone.

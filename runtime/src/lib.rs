@@ -20,6 +20,7 @@
 //! - Paths in a root are resolved by the kernel, confined to the root, on descriptors.
 //! - A step inherits three descriptors: its own `/dev/null` and two pipes.
 //! - Nothing made for a step's surroundings stays in its upper folder.
+//! - No file system of a step opens devices, whoever made them; the few in `/dev` are bound there.
 //!
 //! Not here: what a layer is, caching, and every decision on what to run. No async, no printing,
 //! no environment.
@@ -42,6 +43,7 @@ mod supervise;
 
 mod channel;
 mod container;
+mod devices;
 mod identity;
 mod init;
 mod mounts;

@@ -101,7 +101,7 @@ pub(crate) fn open(place: &Place, bases: &[OwnedFd]) -> Result<OwnedFd, Failure>
 
 fn detached(folders: &Folders, interface: OverlayInterface) -> io::Result<OwnedFd> {
     let context = configure(folders, interface)?;
-    mounts::finish(context, MountAttrFlags::empty())
+    mounts::finish(context, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
 fn configure(folders: &Folders, interface: OverlayInterface) -> io::Result<OwnedFd> {
@@ -143,13 +143,7 @@ fn mount_by_string(folders: &Folders, scratch: &OwnedFd) -> io::Result<OwnedFd> 
     );
     let options = CString::new(options)?;
     let target = format!("{}/{SKELETON}", descriptor_path(scratch));
-    mount(
-        c"overlay",
-        target,
-        c"overlay",
-        MountFlags::empty(),
-        &*options,
-    )?;
+    mount(c"overlay", target, c"overlay", MountFlags::NODEV, &*options)?;
     // Looked up again from the folder above, the name leads into the new mount.
     find_plain(
         scratch,

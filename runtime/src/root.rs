@@ -195,8 +195,8 @@ impl<'a> Surroundings<'a> {
             Setting::Value("mode", "755"),
             Setting::Value("size", "65536k"),
         ];
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-        let dev = mounts::filesystem("tmpfs", &settings, attributes).during("mount `/dev`")?;
+        // The devices are bound, with the attributes of where they are.
+        let dev = mounts::filesystem("tmpfs", &settings, NO_SUID_DEV).during("mount `/dev`")?;
         let target = self.folder("/dev")?;
         mounts::attach(&dev, target).during("attach `/dev`")?;
         for (name, major, minor) in DEVICES {

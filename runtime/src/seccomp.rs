@@ -6,7 +6,8 @@
 //!
 //! What is not allowed fails with `EPERM`; a number above every one that the profile knows fails
 //! with `ENOSYS`, so that a C library falls back from a call newer than this profile; a foreign
-//! architecture kills the process.
+//! architecture kills the process. Where [`crate::devices`] makes devices, the calls that would make
+//! one are put to it.
 
 mod bpf;
 mod table;
@@ -62,6 +63,18 @@ pub(crate) enum Action {
     AllowUnlessMasked(u32),
     /// It runs when the first argument is in one of these inclusive ranges, else `EPERM`.
     AllowWithin(&'static [(u32, u32)]),
+    /// It is put to the filter's listener when its mode, the argument of this number, is that of a
+    /// device, and runs when not.
+    AskForDevice { mode: u32 },
+}
+
+/// A call that makes a file which may be a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeCall {
+    /// Arguments: path, mode, device.
+    Mknod,
+    /// Arguments: directory, path, mode, device.
+    Mknodat,
 }
 
 const EPERM: Action = Action::Errno(1);
@@ -96,38 +109,66 @@ const ARM: &[Arch] = &[
 ];
 
 /// Returns the filter for the architecture this program was built for, and for the ones whose
-/// programs its kernel also runs.
-pub(crate) fn filter() -> Vec<Instruction> {
-    compile(if cfg!(target_arch = "aarch64") {
-        ARM
-    } else {
-        X86
+/// programs its kernel also runs. One that asks for devices needs a listener.
+pub(crate) fn filter(asks_for_devices: bool) -> Vec<Instruction> {
+    compile(archs(), asks_for_devices)
+}
+
+/// Returns which call of an architecture this is, if it is one that makes nodes.
+pub(crate) fn node_call(audit: u32, number: u32) -> Option<NodeCall> {
+    let arch = archs().iter().find(|arch| arch.audit == audit)?;
+    arch.columns.iter().find_map(|&column| {
+        let own = number.checked_sub(base(column))?;
+        let (name, _) = CALLS.iter().find(|(name, numbers)| {
+            numbers[column as usize] == own && matches!(*name, "mknod" | "mknodat")
+        })?;
+        Some(match *name {
+            "mknod" => NodeCall::Mknod,
+            _ => NodeCall::Mknodat,
+        })
     })
 }
 
-fn compile(archs: &[Arch]) -> Vec<Instruction> {
+fn archs() -> &'static [Arch] {
+    if cfg!(target_arch = "aarch64") {
+        ARM
+    } else {
+        X86
+    }
+}
+
+fn compile(archs: &[Arch], asks_for_devices: bool) -> Vec<Instruction> {
     let mut program = Program::default();
     for arch in archs {
-        program.arch(arch.audit, &ranges(arch));
+        program.arch(arch.audit, &ranges(arch, asks_for_devices));
     }
     program.finish(Action::Kill)
 }
 
 /// Returns the action of every number of an architecture as contiguous ranges that begin at 0.
-fn ranges(arch: &Arch) -> Vec<Range> {
+fn ranges(arch: &Arch, asks_for_devices: bool) -> Vec<Range> {
+    let action = |name: &str| match special(name) {
+        Action::AskForDevice { .. } if !asks_for_devices => Action::Allow,
+        action => action,
+    };
     let mut ranges = Vec::new();
     for &column in arch.columns {
-        let base = if column == Column::X32 { X32_BIT } else { 0 };
-        push_column(&mut ranges, column, base);
+        push_column(&mut ranges, column, action);
     }
     ranges
 }
 
-fn push_column(ranges: &mut Vec<Range>, column: Column, base: u32) {
+/// Returns what is added to the numbers of a column.
+fn base(column: Column) -> u32 {
+    if column == Column::X32 { X32_BIT } else { 0 }
+}
+
+fn push_column(ranges: &mut Vec<Range>, column: Column, action_of: impl Fn(&str) -> Action) {
+    let base = base(column);
     let mut calls: Vec<(u32, Action)> = CALLS
         .iter()
         .filter(|(_, numbers)| numbers[column as usize] != NONE)
-        .map(|(name, numbers)| (numbers[column as usize], special(name)))
+        .map(|(name, numbers)| (numbers[column as usize], action_of(name)))
         .collect();
     calls.sort_unstable_by_key(|&(number, _)| number);
     let last_common = calls
@@ -166,6 +207,8 @@ fn special(name: &str) -> Action {
         "clone3" => ENOSYS,
         "personality" => Action::AllowWithin(PERSONALITIES),
         "socket" => Action::AllowWithin(SOCKET_FAMILIES),
+        "mknod" => Action::AskForDevice { mode: 1 },
+        "mknodat" => Action::AskForDevice { mode: 2 },
         _ => Action::Allow,
     }
 }

@@ -34,6 +34,30 @@ pub(crate) enum WaitStatus {
     Signal(i32),
 }
 
+/// A system call that a filter put to its listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitingCall {
+    /// Names it until it is answered.
+    pub id: u64,
+    /// Id of the calling thread in the listener's pid namespace; 0 if it is in another one.
+    pub thread: u32,
+    /// Architecture as the kernel names it to a filter.
+    pub arch: u32,
+    pub number: u32,
+    pub args: [u64; 6],
+}
+
+/// What becomes of a [`WaitingCall`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was done.
+    Done,
+    /// It fails with this error number.
+    Failed(i32),
+    /// The kernel executes it, with the rights of the caller.
+    Kernel,
+}
+
 /// Namespaces to create along with a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Namespaces {
@@ -76,6 +100,32 @@ pub(crate) fn fork_into(namespaces: Namespaces) -> io::Result<Option<Pid>> {
         return Err(io::Error::last_os_error());
     }
     Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
+
+/// Forks a child; the caller has a single thread, so it may go on using the whole program.
+/// Returns its pid, or `None` in the child.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the process has a single thread, so no lock is held by a thread that is not copied.
+    let pid = unsafe { libc::fork() };
+    check(i64::from(pid)).map(|()| Pid::from_raw(pid))
+}
+
+/// Closes every descriptor of a forked child but these; it leaves by [`exit_now`], so no owner of
+/// another one ever closes it again.
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let number = |fd: &BorrowedFd<'_>| fd.as_raw_fd().unsigned_abs();
+    let mut kept: Vec<u32> = kept.iter().map(number).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept.into_iter().chain([u32::MAX]) {
+        if first < fd {
+            // SAFETY: no pointers; the owners of what is closed never run again.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            check(result)?;
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
 }
 
 /// Moves this single-threaded process into a new user and mount namespace.
@@ -227,6 +277,21 @@ pub(crate) fn reset_signals() {
 
 /// Installs a system call filter on this single-threaded process for good.
 pub(crate) fn install_filter(program: &[Instruction]) -> io::Result<()> {
+    load_filter(program, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW).map(drop)
+}
+
+/// As [`install_filter`], and returns the listener that the filter puts calls to. A call that was
+/// put to it can only be interrupted by what kills the caller (Linux 5.19).
+pub(crate) fn install_filter_with_listener(program: &[Instruction]) -> io::Result<OwnedFd> {
+    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
+        | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
+        | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let listener = i32::try_from(load_filter(program, flags)?).map_err(io::Error::other)?;
+    // SAFETY: with NEW_LISTENER the result is a new descriptor (close-on-exec), owned by nobody.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+fn load_filter(program: &[Instruction], flags: libc::c_ulong) -> io::Result<i64> {
     let mut code: Vec<libc::sock_filter> = program
         .iter()
         .map(|i| libc::sock_filter {
@@ -245,11 +310,70 @@ pub(crate) fn install_filter(program: &[Instruction]) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            flags,
             &raw const filter,
         )
     };
-    check(result)
+    check(result).map(|()| result)
+}
+
+/// Takes a waiting call from a filter's listener; waits for one, so poll first.
+pub(crate) fn receive_call(listener: impl AsFd) -> io::Result<WaitingCall> {
+    // SAFETY: `seccomp_notif` is plain integers, for which zeroes are valid.
+    let mut call: libc::seccomp_notif = unsafe { mem::zeroed() };
+    // SAFETY: `call` is live and of the type that the request's number stands for.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_fd().as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_RECV,
+            &raw mut call,
+        )
+    };
+    check(i64::from(result))?;
+    Ok(WaitingCall {
+        id: call.id,
+        thread: call.pid,
+        arch: call.data.arch,
+        number: call.data.nr.cast_unsigned(),
+        args: call.data.args,
+    })
+}
+
+/// Returns true if the call still waits, and with it the thread that it is of.
+pub(crate) fn is_waiting(listener: impl AsFd, id: u64) -> bool {
+    // SAFETY: `id` is a live `u64`, which is what the request reads.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_fd().as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
+            &raw const id,
+        )
+    };
+    result == 0
+}
+
+/// Lets a waiting call go on.
+pub(crate) fn answer_call(listener: impl AsFd, id: u64, answer: Answer) -> io::Result<()> {
+    let (error, flags) = match answer {
+        Answer::Done => (0, 0),
+        Answer::Failed(errno) => (-errno, 0),
+        Answer::Kernel => (0, 1), // SECCOMP_USER_NOTIF_FLAG_CONTINUE
+    };
+    let mut response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error,
+        flags,
+    };
+    // SAFETY: `response` is live and of the type that the request's number stands for.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_fd().as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND,
+            &raw mut response,
+        )
+    };
+    check(i64::from(result))
 }
 
 /// Replaces the program of this process; returns only the reason why that failed.

@@ -8,8 +8,8 @@ use kiln_graph::{Digest, ParseDigestError};
 use kiln_registry::{ParseReferenceError, RegistryError};
 use kiln_runtime::RunError;
 
-use crate::sources::SourceError;
 use crate::credentials::CredentialError;
+use crate::sources::SourceError;
 
 /// Why a vertex has no value.
 #[derive(Debug, thiserror::Error)]

@@ -333,6 +333,7 @@ impl<'a> Plan<'a> {
         let file = tree.file_of(node);
         let mut entry = Entry {
             path,
+            kind: copied_kind(&file.entry.kind),
             ..file.entry.clone()
         };
         self.overrides.apply(&mut entry);
@@ -477,6 +478,17 @@ fn join(root: &[u8], path: &[u8]) -> Vec<u8> {
         root.to_vec()
     } else {
         join_path(root, path)
+    }
+}
+
+/// BuildKit's copy of a block device is a character device: it clears too many bits of the mode.
+/// What would be a mark of deletion is copied as it is.
+fn copied_kind(kind: &Kind) -> Kind {
+    match *kind {
+        Kind::BlockDevice { major, minor } if (major, minor) != (0, 0) => {
+            Kind::CharDevice { major, minor }
+        }
+        _ => kind.clone(),
     }
 }
 

@@ -91,10 +91,10 @@ pub(crate) fn entry_at(path: &[u8], member: &TarEntry) -> Option<Entry> {
     })
 }
 
-/// Overlay's own marks would be obeyed by overlay, and labels of another host mean nothing here.
+/// Overlay's and kiln's own marks would be obeyed, and labels of another host mean nothing here.
 fn is_of_image(name: &[u8]) -> bool {
-    name == b"security.capability"
-        || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+    let is_mark = name.starts_with(b"user.overlay.") || name.starts_with(b"user.kiln.");
+    name == b"security.capability" || name.starts_with(b"user.") && !is_mark
 }
 
 /// Splits a path of an archive into components; what would climb above the root stays there.

@@ -4,6 +4,7 @@ use kiln_graph::{CacheMount, Input, Mount, MountKind, NewFolder, SecretMount, Sh
 
 use crate::compile::copy::CONTEXT;
 use crate::compile::paths;
+use crate::compile::remote::input_number;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::instruction::{Run, Step};
@@ -84,16 +85,9 @@ impl StageBuild<'_, '_> {
         let origin = self.build.plan.stages[self.at].sources.get(&request.key);
         let root = match origin {
             Some(origin) => self.source_root(request.step, origin)?,
-            None => Some(self.local(CONTEXT)),
+            None => Some(self.build.local(CONTEXT)),
         };
-        let known = inputs.iter().skip(1).position(|input| *input == root);
-        Ok(known.map_or_else(
-            || {
-                inputs.push(root);
-                inputs.len() - 1
-            },
-            |at| at + 1,
-        ))
+        Ok(input_number(inputs, root))
     }
 
     fn cache(

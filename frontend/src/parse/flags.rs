@@ -76,15 +76,6 @@ impl Flags {
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| value.text == "true")
     }
-
-    /// Returns a refusal if one of `names` was given, and not as `=false`.
-    pub(crate) fn refuse(&self, request: &Request<'_>, names: &[&str]) -> Option<Diagnostic> {
-        let given = |name: &&&str| self.get(name).is_some_and(|value| value.text != "false");
-        let name = names.iter().find(given)?;
-        let span = self.get(name)?.span;
-        let message = format!("kiln does not build `{} --{name}` yet", request.name);
-        Some(Diagnostic::error(span, message))
-    }
 }
 
 fn checked(name: &str, kind: Kind, value: Option<&str>) -> Result<String, String> {

@@ -38,9 +38,15 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARG0_LOW: u32 = 16;
 const ARG0_HIGH: u32 = 20;
+const ARG_SIZE: u32 = 8;
+
+/// In a mode, of the kinds with this bit the devices are those with none of the others.
+const DEVICE_BIT: u32 = 0o020_000;
+const OTHER_KIND_BITS: u32 = 0o110_000;
 
 pub(super) const RET_KILL_PROCESS: u32 = 0x8000_0000;
 pub(super) const RET_ERRNO: u32 = 0x0005_0000;
+pub(super) const RET_USER_NOTIF: u32 = 0x7fc0_0000;
 pub(super) const RET_ALLOW: u32 = 0x7fff_0000;
 
 /// A filter under construction.
@@ -100,7 +106,19 @@ fn leaf(action: Action) -> Vec<Instruction> {
             op(RETURN, RET_ERRNO | 1),
         ],
         Action::AllowWithin(values) => within(values),
+        Action::AskForDevice { mode } => ask_for_device(mode),
     }
+}
+
+/// Asks when the mode, of which the kernel takes the low 16 bits, is that of a device.
+fn ask_for_device(mode: u32) -> Vec<Instruction> {
+    vec![
+        op(LOAD, ARG0_LOW + ARG_SIZE * mode),
+        branch(JUMP_ANY_BIT, DEVICE_BIT, 0, 1),
+        branch(JUMP_ANY_BIT, OTHER_KIND_BITS, 0, 1),
+        op(RETURN, RET_ALLOW),
+        op(RETURN, RET_USER_NOTIF),
+    ]
 }
 
 /// Allows when the first argument, all 64 bits of it, is in one of the inclusive ranges.

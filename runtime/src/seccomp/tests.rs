@@ -3,7 +3,7 @@
 use super::*;
 use crate::seccomp::bpf::{
     JUMP, JUMP_ANY_BIT, JUMP_EQUAL, JUMP_GREATER_OR_EQUAL, LOAD, RET_ALLOW, RET_ERRNO,
-    RET_KILL_PROCESS, RETURN,
+    RET_KILL_PROCESS, RET_USER_NOTIF, RETURN,
 };
 
 const X86_64: u32 = 0xc000_003e;
@@ -11,7 +11,15 @@ const I386: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 const ARM32: u32 = 0x4000_0028;
 
+fn compile(archs: &[Arch]) -> Vec<Instruction> {
+    super::compile(archs, false)
+}
+
 fn interpret(program: &[Instruction], number: u32, arch: u32, arg0: u64) -> u32 {
+    interpret_all(program, number, arch, [arg0, 0, 0])
+}
+
+fn interpret_all(program: &[Instruction], number: u32, arch: u32, args: [u64; 3]) -> u32 {
     let (mut at, mut accumulator) = (0, 0u32);
     loop {
         let i = program[at];
@@ -23,8 +31,10 @@ fn interpret(program: &[Instruction], number: u32, arch: u32, arg0: u64) -> u32 
                 accumulator = match i.k {
                     0 => number,
                     4 => arch,
-                    16 => (arg0 & 0xffff_ffff) as u32,
-                    20 => (arg0 >> 32) as u32,
+                    16 => (args[0] & 0xffff_ffff) as u32,
+                    20 => (args[0] >> 32) as u32,
+                    24 => (args[1] & 0xffff_ffff) as u32,
+                    32 => (args[2] & 0xffff_ffff) as u32,
                     other => panic!("load of offset {other}"),
                 }
             }
@@ -132,6 +142,53 @@ fn sockets_and_personalities_are_limited_to_the_listed_values() {
 }
 
 #[test]
+fn devices_are_asked_for_and_other_nodes_are_made() {
+    const KINDS: [(u64, bool); 8] = [
+        (0, false),
+        (0o010_000, false),
+        (0o020_000, true),
+        (0o040_000, false),
+        (0o060_000, true),
+        (0o100_000, false),
+        (0o120_000, false),
+        (0o140_000, false),
+    ];
+    for (archs, audit, column, base) in [
+        (X86, X86_64, Column::X86_64, 0),
+        (X86, X86_64, Column::X32, X32_BIT),
+        (X86, I386, Column::I386, 0),
+        (ARM, AARCH64, Column::Aarch64, 0),
+        (ARM, ARM32, Column::Arm, 0),
+    ] {
+        let (asking, plain) = (super::compile(archs, true), compile(archs));
+        for (name, mode_argument) in [("mknod", 1), ("mknodat", 2)] {
+            let own = number(name, column);
+            if own == NONE {
+                continue;
+            }
+            for (kind, is_device) in KINDS {
+                // The mode in the other arguments' places must not count, nor its upper bits.
+                let mut args = [0o20_000; 3];
+                args[mode_argument] = 0xffff_ffff_ffff_0000 | kind | 0o666;
+                let result = |program| interpret_all(program, base + own, audit, args);
+                let expected = if is_device { RET_USER_NOTIF } else { RET_ALLOW };
+                assert_eq!(result(&asking), expected, "{name} {kind:o} on {column:?}");
+                assert_eq!(result(&plain), RET_ALLOW, "{name} {kind:o} on {column:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_calls_that_make_nodes_are_asked_about() {
+    let program = super::compile(X86, true);
+    for n in (0..1000).filter(|n| ![133, 259].contains(n)) {
+        let result = interpret_all(&program, n, X86_64, [0o20_000; 3]);
+        assert_ne!(result, RET_USER_NOTIF, "{n}");
+    }
+}
+
+#[test]
 fn a_foreign_architecture_kills() {
     assert_eq!(interpret(&compile(X86), 0, AARCH64, 0), RET_KILL_PROCESS);
     assert_eq!(interpret(&compile(ARM), 0, X86_64, 0), RET_KILL_PROCESS);
@@ -165,6 +222,6 @@ fn the_table_agrees_with_the_numbers_of_this_build() {
 
 #[test]
 fn filters_fit_the_kernels_limit() {
-    assert!(compile(X86).len() < 4096);
-    assert!(compile(ARM).len() < 4096);
+    assert!(super::compile(X86, true).len() < 4096);
+    assert!(super::compile(ARM, true).len() < 4096);
 }

@@ -184,6 +184,11 @@ pub(crate) fn in_fallback() -> ExitCode {
     assert_eq!(words[..4], ["CapEff:", "00000000a80425fb", "Seccomp:", "2"]);
     assert_eq!(words[4..], ["0", "0", "4294967295", "refused"]);
     assert_eq!(bench.changed(), ["f"]);
+    // Root there can make devices, and open none.
+    let script = "for d in /zero /dev/mine; do mknod $d c 1 5; test -c $d && echo made; \
+                  head -c 1 $d | wc -c; done 2>/dev/null; rm /zero; head -c 1 /dev/zero | wc -c";
+    let out = run(&sandbox, &bench.step(script)).unwrap().stdout;
+    assert_eq!(out, "made\n0\nmade\n0\n1\n");
     ExitCode::SUCCESS
 }
 
@@ -193,8 +198,9 @@ fn refused(lab: &Lab) {
         "mount --bind /etc /tmp",
         "umount /proc",
         "umount /proc/kcore",
-        "mknod /disk b 8 0",
-        "mknod /mem c 1 1",
+        "mknod /disk b 8 0 && head -c 1 /disk | grep -q .",
+        "mknod /mem c 1 1 && head -c 1 /mem | grep -q .",
+        "mknod /dev/disk b 8 0 && head -c 1 /dev/disk | grep -q .",
         "rm /etc/hosts",
         "echo x > /etc/hosts",
         "echo x > /etc/resolv.conf",

@@ -12,6 +12,7 @@
 )]
 
 mod attacks;
+mod devices;
 mod identity;
 mod isolation;
 mod layers;
@@ -92,6 +93,7 @@ fn cases() -> Vec<Case> {
         mounts::CASES,
         identity::CASES,
         attacks::CASES,
+        devices::CASES,
     ]
     .concat()
 }
