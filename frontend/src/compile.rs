@@ -36,7 +36,7 @@ pub fn compile(
     options: &Options,
     images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let plan = Plan::new(file, options)?;
+    let plan = Plan::new(file, options, images)?;
     let source_date_epoch = source_date_epoch(options).map_err(|error| vec![error])?;
     let mut build = Build {
         file,
@@ -46,6 +46,8 @@ pub fn compile(
         proxies: proxies(options),
         graph: Graph::new(),
         states: file.stages.iter().map(|_| None).collect(),
+        n_users: n_users(&plan),
+        roots: vec![None; file.stages.len()],
         diagnostics: [file.warnings.clone(), unused(file, options, &plan)].concat(),
     };
     for at in (0..file.stages.len()).filter(|&at| plan.is_needed[at]) {
@@ -63,8 +65,12 @@ struct Build<'a> {
     /// What `RUN` sees of proxies without declaring them.
     proxies: Vec<(String, String)>,
     graph: Graph,
-    /// The stages evaluated so far.
+    /// The stages evaluated so far, as long as another one is still based on them.
     states: Vec<Option<State>>,
+    /// How many stages to come are based on each; the target has one more.
+    n_users: Vec<usize>,
+    /// What the stages evaluated so far came to.
+    roots: Vec<Option<Input>>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -82,8 +88,8 @@ struct State {
 
 impl Build<'_> {
     fn stage(&mut self, at: usize) {
-        let planned = &self.plan.stages[at];
-        let stage = &self.file.stages[at];
+        let (plan, file) = (self.plan, self.file);
+        let planned = &plan.stages[at];
         let mut naming = Naming::new(self.file, self.options, self.plan, at);
         let state = match self.base(at, &planned.base, &mut naming) {
             Ok(state) => state,
@@ -94,17 +100,33 @@ impl Build<'_> {
             }
         };
         if planned.is_replaced {
-            self.states[at] = Some(state);
+            self.keep(at, state);
             return;
         }
         let mut work = StageBuild::new(self, at, naming, state);
-        for (number, step) in stage.steps.iter().enumerate() {
+        for (number, step) in plan.steps(file, at) {
             if let Err(diagnostic) = work.step(number, step) {
-                work.report(diagnostic);
+                work.report(step.blame(diagnostic));
             }
         }
         let state = work.into_state();
-        self.states[at] = Some(state);
+        self.keep(at, state);
+    }
+
+    fn keep(&mut self, at: usize, state: State) {
+        self.roots[at] = Some(state.root);
+        self.states[at] = (self.n_users[at] > 0).then_some(state);
+    }
+
+    /// Returns the state of a stage; the last one that is based on it has it for itself.
+    fn inherited(&mut self, from: usize) -> Option<State> {
+        self.n_users[from] -= 1;
+        let mut state = match self.n_users[from] {
+            0 => self.states[from].take(),
+            _ => self.states[from].clone(),
+        }?;
+        state.image.config.on_build.clear();
+        Some(state)
     }
 
     fn base(
@@ -116,8 +138,8 @@ impl Build<'_> {
         let span = self.file.stages[at].span;
         match origin {
             Origin::Scratch | Origin::Local(_) => Ok(scratch(&self.options.target_platform)),
-            Origin::Stage(parent) => match &self.states[*parent] {
-                Some(state) => Ok(state.clone()),
+            Origin::Stage(parent) => match self.inherited(*parent) {
+                Some(state) => Ok(state),
                 None => Err(Diagnostic::error(
                     span,
                     "this stage is needed before its base",
@@ -134,13 +156,6 @@ impl Build<'_> {
         naming: &mut Naming,
     ) -> Result<State, Diagnostic> {
         let image = self.resolved(key, span)?;
-        if !image.config.config.on_build.is_empty() {
-            let message = format!(
-                "base image `{}` has `ONBUILD` triggers, which kiln does not build yet",
-                key.0
-            );
-            return Err(Diagnostic::error(span, message));
-        }
         self.diagnostics.extend(other_platform(image, key, span));
         let root = if is_empty(image) {
             None
@@ -148,11 +163,14 @@ impl Build<'_> {
             let name = naming.next(&from_text(image), &Env::default());
             self.image_vertex(key, image, self.meta(name, span, naming))
         };
+        let mut config = image.config.clone();
+        // They run now, and are not inherited further.
+        config.config.on_build.clear();
         Ok(State {
             root,
             env: Env::default(),
             args: Vec::new(),
-            image: image.config.clone(),
+            image: config,
             base: Some(key.clone()),
             steps: Vec::new(),
         })
@@ -245,6 +263,18 @@ impl<'a> Build<'a> {
             Diagnostic::error(span, message)
         })
     }
+}
+
+fn n_users(plan: &Plan) -> Vec<usize> {
+    let mut n_users = vec![0; plan.stages.len()];
+    n_users[plan.target] = 1;
+    let needed = plan.stages.iter().zip(&plan.is_needed);
+    for (planned, _) in needed.filter(|(_, is_needed)| **is_needed) {
+        if let Some(base) = planned.base.stage() {
+            n_users[base] += 1;
+        }
+    }
+    n_users
 }
 
 /// Returns the state of a stage on nothing.

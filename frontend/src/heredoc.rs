@@ -104,12 +104,12 @@ pub(crate) fn read(
             content = content.trim_start_matches('\t');
         }
         if content == announcement.name {
-            let span = Span::new(start, line.start);
+            let end = line.start + line.content().len();
             return Ok(Heredoc {
                 announcement,
                 body,
-                span,
-                end: line.start + line.content().len(),
+                span: lines.span(start, line.start),
+                end: lines.span(line.start, end).end,
             });
         }
         body.push_str(line.raw);

@@ -50,6 +50,8 @@ struct Piece {
 pub(crate) struct Logical {
     pub(crate) text: String,
     pieces: Vec<Piece>,
+    /// Where everything stands that does not stand in the file.
+    blamed: Option<Span>,
 }
 
 /// A part of a logical line.
@@ -66,8 +68,27 @@ impl Logical {
         self.text.push_str(text);
     }
 
+    /// Returns the line from `start` on.
+    pub(crate) fn tail(&self, start: usize) -> Self {
+        let source = self.source(start);
+        let later = self.pieces.iter().filter(|piece| piece.logical > start);
+        let first = Piece { logical: 0, source };
+        let later = later.map(|piece| Piece {
+            logical: piece.logical - start,
+            ..*piece
+        });
+        Self {
+            text: self.text[start..].to_owned(),
+            pieces: std::iter::once(first).chain(later).collect(),
+            blamed: self.blamed,
+        }
+    }
+
     /// Returns where `range` of the logical line stands in the file.
     pub(crate) fn span(&self, range: Range<usize>) -> Span {
+        if let Some(span) = self.blamed {
+            return span;
+        }
         let start = self.source(range.start);
         if range.is_empty() {
             return Span::new(start, start);
@@ -102,6 +123,7 @@ impl Logical {
 pub(crate) struct Lines<'a> {
     text: &'a str,
     at: usize,
+    blamed: Option<Span>,
     pub(crate) directives: Directives,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
@@ -113,9 +135,23 @@ impl<'a> Lines<'a> {
             text,
             // Only one byte order mark is one.
             at: at.min('\u{feff}'.len_utf8()),
+            blamed: None,
             directives: Directives::default(),
             diagnostics: Vec::new(),
         }
+    }
+
+    /// Reads a text that is not the file: `span` of the file is blamed for what is in it.
+    pub(crate) fn elsewhere(text: &'a str, span: Span) -> Self {
+        Self {
+            blamed: Some(span),
+            ..Self::new(text)
+        }
+    }
+
+    /// Returns a place of the text as one of the file.
+    pub(crate) fn span(&self, start: usize, end: usize) -> Span {
+        self.blamed.unwrap_or(Span::new(start, end))
     }
 
     /// Returns where the next physical line starts.
@@ -158,7 +194,10 @@ impl<'a> Lines<'a> {
     }
 
     fn continued(&mut self, first: &str, start: usize) -> Logical {
-        let mut logical = Logical::default();
+        let mut logical = Logical {
+            blamed: self.blamed,
+            ..Logical::default()
+        };
         let (text, mut goes_on) = self.without_continuation(first);
         logical.push(text, start);
         while goes_on {
@@ -191,8 +230,9 @@ impl<'a> Lines<'a> {
 
     fn warn_of_blank(&mut self, line: Physical<'_>) {
         let message = "empty continuation line found in an instruction";
-        self.diagnostics
-            .push(Diagnostic::warning(line.span(), message));
+        let Span { start, end } = line.span();
+        let span = self.span(start, end);
+        self.diagnostics.push(Diagnostic::warning(span, message));
     }
 }
 

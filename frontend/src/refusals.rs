@@ -10,8 +10,10 @@ use crate::plan::Plan;
 
 /// Returns a refusal for each instruction that the target needs and kiln does not build.
 pub(crate) fn refusals(file: &Dockerfile, plan: &Plan) -> Vec<Diagnostic> {
-    let steps = plan.evaluated(file).flat_map(|stage| &stage.steps);
-    steps.filter_map(refusal).collect()
+    let steps = plan.evaluated(file);
+    steps
+        .filter_map(|step| refusal(step).map(|refusal| step.blame(refusal)))
+        .collect()
 }
 
 fn refusal(step: &Step) -> Option<Diagnostic> {
@@ -80,12 +82,12 @@ mod tests {
     use kiln_graph::Platform;
 
     use super::*;
-    use crate::{Options, parse, requirements};
+    use crate::{Images, Options, parse, requirements};
 
     /// Returns what is refused before any image is known.
     fn refused(text: &str) -> Vec<String> {
         let options = Options::for_platform(Platform::linux("amd64"));
-        let errors = requirements(&parse(text).unwrap(), &options).err();
+        let errors = requirements(&parse(text).unwrap(), &options, &Images::new()).err();
         let errors = errors.unwrap_or_default().into_iter();
         errors
             .map(|error| text[error.span.unwrap().range()].to_owned())
@@ -100,7 +102,6 @@ mod tests {
                 "RUN --mount=type=cache,target=/x y",
                 "--mount=type=cache,target=/x",
             ),
-            ("ONBUILD RUN x", "ONBUILD RUN x"),
             ("ADD https://x/$V /y", "https://x/$V"),
             ("ADD \"git@x:y\" /y", "\"git@x:y\""),
             ("COPY --chmod=u+x a b", "--chmod=u+x"),

@@ -39,6 +39,11 @@ impl StageBuild<'_, '_> {
                 self.state.image.author = Some(word.text.clone());
                 format!("MAINTAINER {}", word.text)
             }
+            Instruction::Onbuild(trigger) => {
+                let on_build = &mut self.state.image.config.on_build;
+                on_build.push(trigger.clone());
+                return Ok(());
+            }
             Instruction::Shell(args) => {
                 self.state.image.config.shell = Some(args.clone());
                 format!("SHELL {}", plain_list(args))

@@ -129,8 +129,8 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             Origin::Scratch => Ok(None),
             Origin::Image(key) => self.build.image_root(key, step.span, &self.naming),
             Origin::Local(name) => Ok(Some(self.local(name))),
-            Origin::Stage(stage) => match &self.build.states[*stage] {
-                Some(state) => Ok(state.root),
+            Origin::Stage(stage) => match self.build.roots[*stage] {
+                Some(root) => Ok(root),
                 None => Err(self.not_before(step, *stage)),
             },
         }
