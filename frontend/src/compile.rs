@@ -18,7 +18,7 @@ use kiln_graph::{Digest, Graph, ImageConfig, ImageSource, Input, Meta, Op, Platf
 use crate::compile::naming::Naming;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::env::{Env, proxies};
+use crate::env::{Args, Env, proxies};
 use crate::instruction::Dockerfile;
 use crate::options::{
     Compiled, HistoryStep, ImageKey, Images, NoCache, Options, ResolvedImage, StageInfo,
@@ -80,7 +80,7 @@ struct State {
     root: Input,
     env: Env,
     /// `ARG`s, for the history of `RUN`.
-    args: Vec<(String, Option<String>)>,
+    args: Args,
     image: ImageConfig,
     base: Option<ImageKey>,
     steps: Vec<HistoryStep>,
@@ -169,7 +169,7 @@ impl Build<'_> {
         Ok(State {
             root,
             env: Env::default(),
-            args: Vec::new(),
+            args: Args::default(),
             image: config,
             base: Some(key.clone()),
             steps: Vec::new(),
@@ -289,7 +289,7 @@ fn scratch(platform: &Platform) -> State {
     State {
         root: None,
         env: Env::default(),
-        args: Vec::new(),
+        args: Args::default(),
         image,
         base: None,
         steps: Vec::new(),

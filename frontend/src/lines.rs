@@ -9,9 +9,6 @@ use std::ops::Range;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::directives::Directives;
 
-/// Longest physical line, without its line break.
-const MAX_LINE: usize = 65_535;
-
 /// A physical line with its line break.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Physical<'a> {
@@ -171,11 +168,6 @@ impl<'a> Lines<'a> {
             start: self.at,
         };
         self.at += length;
-        if line.raw.trim_end_matches('\n').len() > MAX_LINE {
-            let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
-            self.diagnostics
-                .push(Diagnostic::error(line.span(), message));
-        }
         Some(line)
     }
 
@@ -276,15 +268,20 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_line_is_an_error() {
-        let text = format!(
-            "A {}\nB {}\n",
-            "x".repeat(MAX_LINE - 2),
-            "x".repeat(MAX_LINE - 1)
-        );
+    fn lines_may_be_very_long() {
+        let text = format!("A {}\nB", "x".repeat(1 << 20));
         let mut lines = Lines::new(&text);
-        while lines.logical().is_some() {}
-        assert_eq!(lines.diagnostics.len(), 1);
-        assert_eq!(lines.diagnostics[0].span.unwrap().start, MAX_LINE + 1);
+        assert_eq!(lines.logical().unwrap().text.len(), (1 << 20) + 2);
+        assert_eq!(lines.logical().unwrap().text, "B");
+    }
+
+    #[test]
+    fn tails_know_where_they_stand() {
+        let text = "ONBUILD \\\n RUN a\\\n bc";
+        let line = Lines::new(text).logical().unwrap();
+        let tail = line.tail(line.text.find("RUN").unwrap());
+        assert_eq!(tail.text, "RUN a bc");
+        assert_eq!(&text[tail.span(6..8).range()], "bc");
+        assert_eq!(&text[tail.span(0..3).range()], "RUN");
     }
 }

@@ -29,7 +29,7 @@ impl StageBuild<'_, '_> {
             Instruction::Label(pairs) => {
                 let mut text = String::from("LABEL");
                 for (name, value) in self.expand_pairs(pairs)? {
-                    text = format!("{text} {name}={value}");
+                    text.extend([" ", &name, "=", &value]);
                     let labels = &mut self.state.image.config.labels;
                     labels.insert(name, Value::String(value));
                 }

@@ -9,28 +9,28 @@ pub(super) struct Reader<'a> {
     pub(super) rules: Rules,
     pub(super) env: Lookup<'a>,
     pub(super) depth: usize,
-    chars: Vec<char>,
+    text: &'a str,
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(rules: Rules, text: &str, env: Lookup<'a>) -> Self {
+    pub(super) fn new(rules: Rules, text: &'a str, env: Lookup<'a>) -> Self {
         Self {
             rules,
             env,
             depth: 0,
-            chars: text.chars().collect(),
+            text,
             at: 0,
         }
     }
 
     pub(super) fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
+        self.text[self.at..].chars().next()
     }
 
     pub(super) fn next(&mut self) -> Option<char> {
         let c = self.peek();
-        self.at += usize::from(c.is_some());
+        self.at += c.map_or(0, char::len_utf8);
         c
     }
 
