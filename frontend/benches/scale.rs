@@ -8,7 +8,7 @@
 use std::fs;
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kiln_frontend::{Images, Options, ResolvedImage, compile, parse, render, requirements};
 use kiln_graph::{Algorithm, Hasher, ImageConfig, Platform};
@@ -21,6 +21,9 @@ const ALLOWED: f64 = 3.0 * FACTOR as f64;
 
 /// Times below this say nothing.
 const TOO_SHORT: Duration = Duration::from_millis(20);
+
+/// How often each file is built.
+const RUNS: usize = 3;
 
 struct Case {
     name: &'static str,
@@ -146,12 +149,16 @@ fn main() -> ExitCode {
 }
 
 /// Returns how long a file takes from text to graph, or to a report of its mistakes, and the peak
-/// of memory in KiB.
+/// of memory in KiB. The shortest of a few runs, as others want the processor, too.
 fn measured(text: &str) -> (Duration, u64) {
     reset_peak();
-    let start = Instant::now();
-    build(text);
-    (start.elapsed(), peak_kib())
+    let runs = (0..RUNS).map(|_| {
+        let start = busy_time();
+        build(text);
+        busy_time().saturating_sub(start)
+    });
+    let shortest = runs.min().unwrap_or_default();
+    (shortest, peak_kib())
 }
 
 fn build(text: &str) {
@@ -188,6 +195,16 @@ fn image() -> ResolvedImage {
         manifest,
         config,
     }
+}
+
+/// Returns how long this thread had a processor.
+fn busy_time() -> Duration {
+    let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = times
+        .split_whitespace()
+        .next()
+        .and_then(|time| time.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
 /// Makes the kernel forget the highest memory so far, where it can.
