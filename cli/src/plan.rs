@@ -28,7 +28,7 @@ use crate::report::Failure;
 use crate::writable;
 
 /// Longest Dockerfile in bytes.
-const MAX_DOCKERFILE: u64 = 16 << 20;
+const MAX_DOCKERFILE: u64 = 64 << 20;
 
 /// The name that the build context has in a graph.
 pub(crate) const CONTEXT: &str = "context";

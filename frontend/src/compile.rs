@@ -24,7 +24,7 @@ use crate::compile::copy::local_meta;
 use crate::compile::naming::Naming;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
-use crate::env::{Env, proxies};
+use crate::env::{Args, Env, proxies};
 use crate::instruction::Dockerfile;
 use crate::options::{
     Compiled, HistoryStep, ImageKey, Images, NoCache, Options, ResolvedImage, StageInfo,
@@ -42,7 +42,7 @@ pub fn compile(
     options: &Options,
     images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let plan = Plan::new(file, options)?;
+    let plan = Plan::new(file, options, images)?;
     let source_date_epoch = source_date_epoch(options).map_err(|error| vec![error])?;
     let mut build = Build {
         file,
@@ -52,6 +52,8 @@ pub fn compile(
         proxies: proxies(options),
         graph: Graph::new(),
         states: file.stages.iter().map(|_| None).collect(),
+        n_users: n_users(&plan),
+        roots: vec![None; file.stages.len()],
         diagnostics: [file.warnings.clone(), unused(file, options, &plan)].concat(),
     };
     for at in (0..file.stages.len()).filter(|&at| plan.is_needed[at]) {
@@ -69,8 +71,12 @@ struct Build<'a> {
     /// What `RUN` sees of proxies without declaring them.
     proxies: Vec<(String, String)>,
     graph: Graph,
-    /// The stages evaluated so far.
+    /// The stages evaluated so far, as long as another one is still based on them.
     states: Vec<Option<State>>,
+    /// How many stages to come are based on each; the target has one more.
+    n_users: Vec<usize>,
+    /// What the stages evaluated so far came to.
+    roots: Vec<Option<Input>>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -80,7 +86,7 @@ struct State {
     root: Input,
     env: Env,
     /// `ARG`s, for the history of `RUN`.
-    args: Vec<(String, Option<String>)>,
+    args: Args,
     image: ImageConfig,
     base: Option<ImageKey>,
     steps: Vec<HistoryStep>,
@@ -88,8 +94,8 @@ struct State {
 
 impl Build<'_> {
     fn stage(&mut self, at: usize) {
-        let planned = &self.plan.stages[at];
-        let stage = &self.file.stages[at];
+        let (plan, file) = (self.plan, self.file);
+        let planned = &plan.stages[at];
         let mut naming = Naming::new(self.file, self.options, self.plan, at);
         let state = match self.base(at, &planned.base, &mut naming) {
             Ok(state) => state,
@@ -100,17 +106,33 @@ impl Build<'_> {
             }
         };
         if planned.is_replaced {
-            self.states[at] = Some(state);
+            self.keep(at, state);
             return;
         }
         let mut work = StageBuild::new(self, at, naming, state);
-        for (number, step) in stage.steps.iter().enumerate() {
+        for (number, step) in plan.steps(file, at) {
             if let Err(diagnostic) = work.step(number, step) {
-                work.report(diagnostic);
+                work.report(step.blame(diagnostic));
             }
         }
         let state = work.into_state();
-        self.states[at] = Some(state);
+        self.keep(at, state);
+    }
+
+    fn keep(&mut self, at: usize, state: State) {
+        self.roots[at] = Some(state.root);
+        self.states[at] = (self.n_users[at] > 0).then_some(state);
+    }
+
+    /// Returns the state of a stage; the last one that is based on it has it for itself.
+    fn inherited(&mut self, from: usize) -> Option<State> {
+        self.n_users[from] -= 1;
+        let mut state = match self.n_users[from] {
+            0 => self.states[from].take(),
+            _ => self.states[from].clone(),
+        }?;
+        state.image.config.on_build.clear();
+        Some(state)
     }
 
     fn base(
@@ -123,8 +145,8 @@ impl Build<'_> {
         match origin {
             Origin::Scratch => Ok(scratch(&self.options.target_platform)),
             Origin::Local(name) => Ok(self.local_base(at, name)),
-            Origin::Stage(parent) => match &self.states[*parent] {
-                Some(state) => Ok(state.clone()),
+            Origin::Stage(parent) => match self.inherited(*parent) {
+                Some(state) => Ok(state),
                 None => Err(Diagnostic::error(
                     span,
                     "this stage is needed before its base",
@@ -178,13 +200,6 @@ impl Build<'_> {
         naming: &mut Naming,
     ) -> Result<State, Diagnostic> {
         let image = self.resolved(key, span)?;
-        if !image.config.config.on_build.is_empty() {
-            let message = format!(
-                "base image `{}` has `ONBUILD` triggers, which kiln does not build yet",
-                key.0
-            );
-            return Err(Diagnostic::error(span, message));
-        }
         self.diagnostics.extend(other_platform(image, key, span));
         let root = if is_empty(image) {
             None
@@ -192,11 +207,14 @@ impl Build<'_> {
             let name = naming.next(&from_text(image), &Env::default());
             self.image_vertex(key, image, self.meta(name, span, naming))
         };
+        let mut config = image.config.clone();
+        // They run now, and are not inherited further.
+        config.config.on_build.clear();
         Ok(State {
             root,
             env: Env::default(),
-            args: Vec::new(),
-            image: image.config.clone(),
+            args: Args::default(),
+            image: config,
             base: Some(key.clone()),
             steps: Vec::new(),
         })
@@ -291,6 +309,18 @@ impl<'a> Build<'a> {
     }
 }
 
+fn n_users(plan: &Plan) -> Vec<usize> {
+    let mut n_users = vec![0; plan.stages.len()];
+    n_users[plan.target] = 1;
+    let needed = plan.stages.iter().zip(&plan.is_needed);
+    for (planned, _) in needed.filter(|(_, is_needed)| **is_needed) {
+        if let Some(base) = planned.base.stage() {
+            n_users[base] += 1;
+        }
+    }
+    n_users
+}
+
 /// Returns the state of a stage on nothing.
 fn scratch(platform: &Platform) -> State {
     let mut image = ImageConfig {
@@ -303,7 +333,7 @@ fn scratch(platform: &Platform) -> State {
     State {
         root: None,
         env: Env::default(),
-        args: Vec::new(),
+        args: Args::default(),
         image,
         base: None,
         steps: Vec::new(),

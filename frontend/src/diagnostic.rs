@@ -117,6 +117,12 @@ impl LineIndex {
         self.0.partition_point(|&start| start <= offset)
     }
 
+    /// Returns the number of the line that holds `offset`, and where it starts.
+    pub(crate) fn line_start(&self, offset: usize) -> (usize, usize) {
+        let number = self.line(offset);
+        (number, self.0.get(number - 1).copied().unwrap_or(0))
+    }
+
     /// Returns the numbers of the first and last line that `span` touches.
     pub(crate) fn lines(&self, span: Span) -> kiln_graph::SourceLines {
         kiln_graph::SourceLines {

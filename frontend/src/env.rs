@@ -1,8 +1,13 @@
 //! The variables that a stage sees, in order.
 
+use std::collections::HashMap;
+
 use kiln_graph::Platform;
 
 use crate::options::Options;
+
+/// Gaps that are not worth closing.
+const MIN_GAPS: usize = 16;
 
 /// What the names of variables about a platform end with.
 const PLATFORM_SUFFIXES: [&str; 5] = ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT"];
@@ -17,22 +22,63 @@ const PROXIES: [&str; 5] = [
 ];
 
 /// Names and values; a name that is set again moves to the end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Env(Vec<(String, String)>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Env {
+    /// What was set, in order; nothing where a name was set again later.
+    entries: Vec<Option<(String, String)>>,
+    places: HashMap<String, usize>,
+}
 
 impl Env {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
+        let entry = self.entries.get(*self.places.get(name)?)?;
+        entry.as_ref().map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.0.retain(|(key, _)| key != name);
-        self.0.push((name.to_owned(), value.to_owned()));
+        if let Some(old) = self.places.insert(name.to_owned(), self.entries.len()) {
+            self.entries[old] = None;
+        }
+        let entry = (name.to_owned(), value.to_owned());
+        self.entries.push(Some(entry));
+        if self.entries.len() > 2 * self.places.len() + MIN_GAPS {
+            self.close_gaps();
+        }
     }
 
     pub(crate) fn to_vec(&self) -> Vec<(String, String)> {
-        self.0.clone()
+        self.entries.iter().flatten().cloned().collect()
+    }
+
+    fn close_gaps(&mut self) {
+        self.entries.retain(Option::is_some);
+        for (at, (name, _)) in self.entries.iter().flatten().enumerate() {
+            if let Some(place) = self.places.get_mut(name) {
+                *place = at;
+            }
+        }
+    }
+}
+
+/// The `ARG`s of a stage, each once, where it was declared first, as it was declared last.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Args {
+    declared: Vec<(String, Option<String>)>,
+    places: HashMap<String, usize>,
+}
+
+impl Args {
+    pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
+        if let Some(&place) = self.places.get(name) {
+            self.declared[place].1 = value;
+            return;
+        }
+        self.places.insert(name.to_owned(), self.declared.len());
+        self.declared.push((name.to_owned(), value));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(String, Option<String>)> {
+        self.declared.iter()
     }
 }
 
@@ -134,9 +180,14 @@ mod tests {
         env.set("B", "2");
         env.set("A", "3");
         let expected = [("B", "2"), ("A", "3")];
-        assert_eq!(
-            env.to_vec(),
-            expected.map(|(k, v)| (k.to_owned(), v.to_owned()))
-        );
+        let expected = expected.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(env.to_vec(), expected);
+        for _ in 0..100 {
+            env.set("B", "2");
+            env.set("A", "3");
+        }
+        assert_eq!(env.to_vec(), expected);
+        assert_eq!(env.get("B"), Some("2"));
+        assert!(env.entries.len() < 50);
     }
 }

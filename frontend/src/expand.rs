@@ -46,6 +46,9 @@ pub(crate) enum ExpandError {
     /// Substitutions inside substitutions without end.
     #[error("substitutions are nested too deeply")]
     TooDeep,
+    /// Values of values of values.
+    #[error("the variables make more than {} MiB of text", .0 >> 20)]
+    TooLong(usize),
 }
 
 /// What is done with quotes.
@@ -86,6 +89,14 @@ impl Rules {
         }
     }
 
+    /// Returns how many bytes variables may make; more is no use to anything that runs.
+    fn max_substituted(self) -> usize {
+        match self.quotes {
+            Quotes::Ignore => 256 << 20,
+            Quotes::Remove | Quotes::Keep => 16 << 20,
+        }
+    }
+
     /// Returns the rules for the bodies of heredocs that are copied.
     pub(crate) fn body() -> Self {
         Self {
@@ -96,12 +107,17 @@ impl Rules {
 
     /// Expands `text` to one word.
     pub(crate) fn expand(self, text: &str, env: Lookup<'_>) -> Result<String, ExpandError> {
-        Reader::new(self, text, env).read_all().map(|out| out.text)
+        let out = Reader::new(self, text, env).read_all(Output::default())?;
+        Ok(out.text)
     }
 
     /// Expands `text` and splits what comes out at blanks that are not quoted.
     pub(crate) fn split(self, text: &str, env: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
-        let out = Reader::new(self, text, env).read_all()?;
+        let out = Output {
+            splits: true,
+            ..Output::default()
+        };
+        let out = Reader::new(self, text, env).read_all(out)?;
         Ok(out.into_words())
     }
 }
@@ -110,6 +126,8 @@ impl Rules {
 #[derive(Debug, Default)]
 struct Output {
     text: String,
+    /// Words are kept, too.
+    splits: bool,
     words: Vec<String>,
     word: String,
 }
@@ -118,6 +136,9 @@ impl Output {
     /// Adds text whose blanks split words.
     fn push_open(&mut self, text: &str) {
         self.text.push_str(text);
+        if !self.splits {
+            return;
+        }
         for c in text.chars() {
             if !c.is_whitespace() {
                 self.word.push(c);
@@ -130,7 +151,9 @@ impl Output {
     /// Adds text whose blanks are part of the word.
     fn push_closed(&mut self, text: &str) {
         self.text.push_str(text);
-        self.word.push_str(text);
+        if self.splits {
+            self.word.push_str(text);
+        }
     }
 
     fn into_words(mut self) -> Vec<String> {

@@ -140,11 +140,16 @@ fn build(text: &str, given: &Given) -> Result<Compiled, Vec<Diagnostic>> {
     let file = parse(text)?;
     let options = given.options();
     let mut images = Images::new();
-    for request in requirements(&file, &options)? {
-        let image = given.image(&request.reference, &request.platform);
-        images.insert((request.reference, request.platform), image);
+    loop {
+        let requests = requirements(&file, &options, &images)?;
+        if requests.is_empty() {
+            return compile(&file, &options, &images);
+        }
+        for request in requests {
+            let image = given.image(&request.reference, &request.platform);
+            images.insert((request.reference, request.platform), image);
+        }
     }
-    compile(&file, &options, &images)
 }
 
 #[test]

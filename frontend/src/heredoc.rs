@@ -3,6 +3,8 @@
 //! A word announces a heredoc if it is `<<NAME`, with digits before it, a `-` behind it, or a
 //! quoted name. The bodies follow the instruction, one after the other.
 
+use std::sync::Arc;
+
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expand::{ExpandError, Quotes, Rules};
 use crate::lines::Lines;
@@ -23,7 +25,7 @@ pub(crate) struct Announcement {
 pub(crate) struct Heredoc {
     pub(crate) announcement: Announcement,
     /// The body as it stands, with tabs.
-    pub(crate) body: String,
+    pub(crate) body: Arc<str>,
     /// Where the body stands.
     pub(crate) span: Span,
     /// Where the terminator ends.
@@ -34,7 +36,7 @@ impl Heredoc {
     /// Returns the body without leading tabs, if it asks for that.
     pub(crate) fn content(&self) -> String {
         if !self.announcement.strips_tabs {
-            return self.body.clone();
+            return self.body.to_string();
         }
         let lines = self.body.split_inclusive('\n');
         lines.map(|line| line.trim_start_matches('\t')).collect()
@@ -104,12 +106,12 @@ pub(crate) fn read(
             content = content.trim_start_matches('\t');
         }
         if content == announcement.name {
-            let span = Span::new(start, line.start);
+            let end = line.start + line.content().len();
             return Ok(Heredoc {
                 announcement,
-                body,
-                span,
-                end: line.start + line.content().len(),
+                body: body.into(),
+                span: lines.span(start, line.start),
+                end: lines.span(line.start, end).end,
             });
         }
         body.push_str(line.raw);
@@ -165,7 +167,7 @@ mod tests {
     fn bodies_end_at_their_terminator() {
         let mut lines = Lines::new("\tx\r\n\t EOF\n\tEOF\nnext");
         let heredoc = read(&mut lines, announcement("<<-EOF").unwrap(), Span::new(0, 0)).unwrap();
-        assert_eq!(heredoc.body, "\tx\r\n\t EOF\n");
+        assert_eq!(&*heredoc.body, "\tx\r\n\t EOF\n");
         assert_eq!(heredoc.content(), "x\r\n EOF\n");
         assert_eq!(lines.logical().unwrap().text, "next");
     }

@@ -3,12 +3,17 @@
 //! Everything that can be checked without knowing variables has been checked. An option that the
 //! language has and kiln does not (yet) is kept as a refusal: it fails a build that reaches it.
 
+use std::sync::Arc;
+
 use kiln_graph::{HealthCheck, Network, Security, SourceLines};
 
 use crate::diagnostic::{Diagnostic, LineIndex, Span};
 use crate::heredoc::Heredoc;
 use crate::lines::Word;
 use crate::parse::mount::MountFlag;
+
+/// Characters of a trigger that a diagnostic repeats.
+const MAX_SHOWN: usize = 80;
 
 /// A parsed Dockerfile.
 #[derive(Debug, Clone)]
@@ -71,6 +76,31 @@ pub(crate) struct Step {
     pub(crate) code: String,
     /// Why kiln does not build it.
     pub(crate) refusal: Option<Diagnostic>,
+    /// The base whose `ONBUILD` this is; none if it stands in the stage itself.
+    pub(crate) trigger_of: Option<Arc<str>>,
+}
+
+impl Step {
+    /// Says in a diagnostic that the instruction is a trigger of the base.
+    pub(crate) fn blame(&self, diagnostic: Diagnostic) -> Diagnostic {
+        match &self.trigger_of {
+            Some(base) => blame_trigger(&self.code, base, diagnostic),
+            None => diagnostic,
+        }
+    }
+}
+
+/// Says in a diagnostic that it is about a trigger of `base`, whose text is `code`.
+pub(crate) fn blame_trigger(code: &str, base: &str, diagnostic: Diagnostic) -> Diagnostic {
+    let mut text = code.lines().next().unwrap_or_default().to_owned();
+    if let Some((cut, _)) = text.char_indices().nth(MAX_SHOWN) {
+        text.replace_range(cut.., "…");
+    }
+    let message = format!("{} (in `{text}` of base `{base}`)", diagnostic.message);
+    Diagnostic {
+        message,
+        ..diagnostic
+    }
 }
 
 /// What an instruction says.
@@ -85,8 +115,8 @@ pub(crate) enum Instruction {
     Healthcheck(HealthCheck),
     Label(Vec<Pair>),
     Maintainer(Word),
-    /// Only ever refused.
-    Onbuild,
+    /// The trigger's text, as images keep it.
+    Onbuild(String),
     Run(Run),
     Shell(Vec<String>),
     StopSignal(Word),

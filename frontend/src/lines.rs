@@ -9,9 +9,6 @@ use std::ops::Range;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::directives::Directives;
 
-/// Longest physical line, without its line break.
-const MAX_LINE: usize = 65_535;
-
 /// A physical line with its line break.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Physical<'a> {
@@ -50,6 +47,8 @@ struct Piece {
 pub(crate) struct Logical {
     pub(crate) text: String,
     pieces: Vec<Piece>,
+    /// Where everything stands that does not stand in the file.
+    blamed: Option<Span>,
 }
 
 /// A part of a logical line.
@@ -66,8 +65,27 @@ impl Logical {
         self.text.push_str(text);
     }
 
+    /// Returns the line from `start` on.
+    pub(crate) fn tail(&self, start: usize) -> Self {
+        let source = self.source(start);
+        let later = self.pieces.iter().filter(|piece| piece.logical > start);
+        let first = Piece { logical: 0, source };
+        let later = later.map(|piece| Piece {
+            logical: piece.logical - start,
+            ..*piece
+        });
+        Self {
+            text: self.text[start..].to_owned(),
+            pieces: std::iter::once(first).chain(later).collect(),
+            blamed: self.blamed,
+        }
+    }
+
     /// Returns where `range` of the logical line stands in the file.
     pub(crate) fn span(&self, range: Range<usize>) -> Span {
+        if let Some(span) = self.blamed {
+            return span;
+        }
         let start = self.source(range.start);
         if range.is_empty() {
             return Span::new(start, start);
@@ -102,6 +120,7 @@ impl Logical {
 pub(crate) struct Lines<'a> {
     text: &'a str,
     at: usize,
+    blamed: Option<Span>,
     pub(crate) directives: Directives,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
@@ -113,9 +132,23 @@ impl<'a> Lines<'a> {
             text,
             // Only one byte order mark is one.
             at: at.min('\u{feff}'.len_utf8()),
+            blamed: None,
             directives: Directives::default(),
             diagnostics: Vec::new(),
         }
+    }
+
+    /// Reads a text that is not the file: `span` of the file is blamed for what is in it.
+    pub(crate) fn elsewhere(text: &'a str, span: Span) -> Self {
+        Self {
+            blamed: Some(span),
+            ..Self::new(text)
+        }
+    }
+
+    /// Returns a place of the text as one of the file.
+    pub(crate) fn span(&self, start: usize, end: usize) -> Span {
+        self.blamed.unwrap_or(Span::new(start, end))
     }
 
     /// Returns where the next physical line starts.
@@ -135,11 +168,6 @@ impl<'a> Lines<'a> {
             start: self.at,
         };
         self.at += length;
-        if line.raw.trim_end_matches('\n').len() > MAX_LINE {
-            let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
-            self.diagnostics
-                .push(Diagnostic::error(line.span(), message));
-        }
         Some(line)
     }
 
@@ -158,7 +186,10 @@ impl<'a> Lines<'a> {
     }
 
     fn continued(&mut self, first: &str, start: usize) -> Logical {
-        let mut logical = Logical::default();
+        let mut logical = Logical {
+            blamed: self.blamed,
+            ..Logical::default()
+        };
         let (text, mut goes_on) = self.without_continuation(first);
         logical.push(text, start);
         while goes_on {
@@ -191,8 +222,9 @@ impl<'a> Lines<'a> {
 
     fn warn_of_blank(&mut self, line: Physical<'_>) {
         let message = "empty continuation line found in an instruction";
-        self.diagnostics
-            .push(Diagnostic::warning(line.span(), message));
+        let Span { start, end } = line.span();
+        let span = self.span(start, end);
+        self.diagnostics.push(Diagnostic::warning(span, message));
     }
 }
 
@@ -236,15 +268,20 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_line_is_an_error() {
-        let text = format!(
-            "A {}\nB {}\n",
-            "x".repeat(MAX_LINE - 2),
-            "x".repeat(MAX_LINE - 1)
-        );
+    fn lines_may_be_very_long() {
+        let text = format!("A {}\nB", "x".repeat(1 << 20));
         let mut lines = Lines::new(&text);
-        while lines.logical().is_some() {}
-        assert_eq!(lines.diagnostics.len(), 1);
-        assert_eq!(lines.diagnostics[0].span.unwrap().start, MAX_LINE + 1);
+        assert_eq!(lines.logical().unwrap().text.len(), (1 << 20) + 2);
+        assert_eq!(lines.logical().unwrap().text, "B");
+    }
+
+    #[test]
+    fn tails_know_where_they_stand() {
+        let text = "ONBUILD \\\n RUN a\\\n bc";
+        let line = Lines::new(text).logical().unwrap();
+        let tail = line.tail(line.text.find("RUN").unwrap());
+        assert_eq!(tail.text, "RUN a bc");
+        assert_eq!(&text[tail.span(6..8).range()], "bc");
+        assert_eq!(&text[tail.span(0..3).range()], "RUN");
     }
 }

@@ -8,6 +8,7 @@ mod copy;
 mod flags;
 mod healthcheck;
 pub(crate) mod mount;
+mod onbuild;
 mod simple;
 
 use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};
@@ -16,6 +17,8 @@ use crate::instruction::{Arg, CommandLine, Dockerfile, Instruction, Stage, Step}
 use crate::lines::{Lines, Logical, Word};
 use crate::suggest::nearest;
 use crate::words::{self, Head};
+
+pub(crate) use crate::parse::onbuild::trigger;
 
 /// The instructions of the language.
 const INSTRUCTIONS: [&str; 18] = [
@@ -47,12 +50,7 @@ pub fn parse(text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
         stages: Vec::new(),
         n_instructions: 0,
     };
-    while let Some(line) = parser.lines.logical() {
-        parser.n_instructions += 1;
-        if let Err(diagnostic) = parser.instruction(&line) {
-            parser.lines.diagnostics.push(diagnostic);
-        }
-    }
+    parser.read();
     parser.finish(text)
 }
 
@@ -106,15 +104,26 @@ impl Request<'_> {
 }
 
 impl Parser<'_> {
+    fn read(&mut self) {
+        while let Some(line) = self.lines.logical() {
+            self.n_instructions += 1;
+            if let Err(diagnostic) = self.instruction(&line) {
+                self.lines.diagnostics.push(diagnostic);
+            }
+        }
+    }
+
     fn instruction(&mut self, line: &Logical) -> Result<(), Diagnostic> {
         let head = words::head(line);
-        let upper = head.name.text.to_ascii_uppercase();
-        let Some(name) = INSTRUCTIONS.into_iter().find(|name| *name == upper) else {
+        let Some(name) = instruction_name(&head.name) else {
             self.heredocs(line)?;
             return Err(unknown_instruction(&head.name));
         };
         let json = json_form(line, name, &head);
-        let has_bodies = matches!(name, "ADD" | "COPY" | "RUN" | "ONBUILD");
+        let has_bodies = match name {
+            "ONBUILD" => onbuild::has_bodies(line, &head),
+            _ => has_heredocs(name),
+        };
         let heredocs = match json {
             Ok(None) if has_bodies => self.heredocs(line)?,
             _ => Vec::new(),
@@ -129,6 +138,10 @@ impl Parser<'_> {
             heredocs,
             escape: self.lines.directives.escape(),
         };
+        if name == "ONBUILD" {
+            let warning = onbuild::warning(&request)?;
+            self.lines.diagnostics.extend(warning);
+        }
         self.dispatch(&request)
     }
 
@@ -153,6 +166,7 @@ impl Parser<'_> {
             span: request.span,
             code: request.line.text.trim().to_owned(),
             refusal,
+            trigger_of: None,
         });
         Ok(())
     }
@@ -199,19 +213,29 @@ impl Parser<'_> {
     }
 }
 
+fn instruction_name(word: &Word) -> Option<&'static str> {
+    let mut names = INSTRUCTIONS.into_iter();
+    names.find(|name| word.text.eq_ignore_ascii_case(name))
+}
+
+/// Returns true for instructions whose words can announce heredocs.
+fn has_heredocs(name: &str) -> bool {
+    matches!(name, "ADD" | "COPY" | "RUN")
+}
+
 type Parsed = Result<(Instruction, Option<Diagnostic>), Diagnostic>;
 
 fn parse_instruction(request: &Request<'_>) -> Parsed {
     let instruction = match request.name {
         "ADD" | "COPY" => return copy::copy(request),
         "RUN" => return command::run(request),
-        "ONBUILD" => return command::onbuild(request),
         "ARG" => simple::arg(request)?,
         "CMD" => Instruction::Cmd(command::plain(request)?),
         "ENTRYPOINT" => Instruction::Entrypoint(command::plain(request)?),
         "ENV" => Instruction::Env(simple::pairs(request)?),
         "EXPOSE" => Instruction::Expose(simple::expose(request)?),
         "HEALTHCHECK" => Instruction::Healthcheck(healthcheck::healthcheck(request)?),
+        "ONBUILD" => Instruction::Onbuild(onbuild::text(request)),
         "LABEL" => Instruction::Label(simple::pairs(request)?),
         "MAINTAINER" => Instruction::Maintainer(simple::single(request)?),
         "SHELL" => Instruction::Shell(command::shell(request)?),

@@ -4,6 +4,7 @@
 //! mistakes in stages that the target does not need stay unnoticed, as they should.
 
 mod sources;
+mod triggers;
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,10 +14,11 @@ use crate::diagnostic::Diagnostic;
 use crate::directives::is_built_in;
 use crate::env::{Env, built_in};
 use crate::expand::Rules;
-use crate::instruction::{Dockerfile, Stage};
+use crate::instruction::{Dockerfile, Stage, Step};
 use crate::lines::Word;
-use crate::options::{ImageKey, ImageRequest, NamedContext, Options};
+use crate::options::{ImageKey, ImageRequest, Images, NamedContext, Options};
 use crate::plan::sources::Finder;
+use crate::plan::triggers::read_triggers;
 use crate::reference::familiar;
 use crate::refusals::refusals;
 use crate::suggest::nearest;
@@ -34,6 +36,16 @@ pub(crate) enum Origin {
     Local(String),
 }
 
+impl Origin {
+    /// Returns the number of the stage, if it is one.
+    pub(crate) fn stage(&self) -> Option<usize> {
+        match self {
+            Self::Stage(stage) => Some(*stage),
+            _ => None,
+        }
+    }
+}
+
 /// A stage with its place in the build.
 #[derive(Debug)]
 pub(crate) struct PlannedStage {
@@ -45,6 +57,9 @@ pub(crate) struct PlannedStage {
     pub(crate) is_replaced: bool,
     /// Where `COPY --from` and `RUN --mount=from=` take files from.
     pub(crate) sources: HashMap<SourceKey, Origin>,
+    /// `ONBUILD` triggers of the base, which run first. Their numbers as steps come after those
+    /// of the stage's own.
+    pub(crate) triggers: Vec<Step>,
 }
 
 /// The number of a step in its stage, and of the mount among those of the step.
@@ -61,13 +76,17 @@ pub(crate) struct Plan {
     pub(crate) is_single: bool,
 }
 
-/// Returns the images that the target needs, each once, in the order of the file; an error if the
-/// target needs something that kiln does not build.
+/// Returns the images that the target needs and `images` lacks, each once, in the order of the
+/// file; an error if the target needs something that kiln does not build.
+///
+/// Triggers of an image can need further images: ask again with what was found, until nothing is
+/// missing.
 pub fn requirements(
     file: &Dockerfile,
     options: &Options,
+    images: &Images,
 ) -> Result<Vec<ImageRequest>, Vec<Diagnostic>> {
-    let plan = Plan::new(file, options)?;
+    let plan = Plan::new(file, options, images)?;
     let refusals = refusals(file, options, &plan);
     if !refusals.is_empty() {
         return Err(refusals);
@@ -86,10 +105,11 @@ pub fn requirements(
         origins.extend(
             steps
                 .into_iter()
-                .map(|(&(step, _), origin)| (origin, file.stages[at].steps[step].span)),
+                .map(|(&(step, _), origin)| (origin, plan.step(file, at, step).span)),
         );
         for (origin, span) in origins {
             if let Origin::Image(key) = origin
+                && !images.contains_key(key)
                 && seen.insert(key.clone())
             {
                 let (reference, platform) = key.clone();
@@ -105,51 +125,82 @@ pub fn requirements(
 }
 
 impl Plan {
-    pub(crate) fn new(file: &Dockerfile, options: &Options) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn new(
+        file: &Dockerfile,
+        options: &Options,
+        images: &Images,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics: Vec<Diagnostic> = check_syntax(options).into_iter().collect();
         let target = find_target(file, options);
         let globals = match globals(file, options) {
             Ok(globals) => globals,
             Err(diagnostic) => return Err(vec![diagnostic]),
         };
-        let mut stages = Vec::new();
-        for stage in &file.stages {
-            let planned = planned(file, options, &globals, &stages, stage);
+        let (mut stages, mut names) = (Vec::new(), HashMap::new());
+        for (at, stage) in file.stages.iter().enumerate() {
+            let planned = planned(file, options, &globals, (&stages, &names), stage);
             diagnostics.extend(planned.as_ref().err().cloned());
             stages.push(planned.unwrap_or_else(|_| broken(options)));
+            names.extend(stage.name.as_deref().map(|name| (name, at)));
         }
-        let n_images = match (Finder { file, options }).find_sources(&mut stages) {
+        let finder = Finder::new(file, options);
+        let n_images = match finder.find_sources(&mut stages) {
             Ok(n_images) => n_images,
             Err(errors) => {
                 diagnostics.extend(errors);
                 0
             }
         };
-        match target {
-            Ok(target) if diagnostics.is_empty() => Ok(Self {
-                globals,
-                is_needed: needed(&stages, target),
-                is_single: stages.len() + n_images == 1,
-                stages,
-                target,
-            }),
-            Ok(_) => Err(diagnostics),
-            Err(diagnostic) => {
-                diagnostics.push(diagnostic);
-                Err(diagnostics)
+        let target = match target {
+            Ok(target) if diagnostics.is_empty() => target,
+            target => {
+                diagnostics.extend(target.err());
+                return Err(diagnostics);
             }
+        };
+        let is_needed = read_triggers(&finder, &mut stages, target, images)?;
+        if let Some(circle) = finder.circle(&stages) {
+            return Err(vec![circle]);
         }
+        Ok(Self {
+            globals,
+            is_needed,
+            is_single: stages.len() + n_images == 1,
+            stages,
+            target,
+        })
     }
-}
 
-impl Plan {
-    /// Returns the stages whose instructions count.
-    pub(crate) fn evaluated<'a>(&self, file: &'a Dockerfile) -> impl Iterator<Item = &'a Stage> {
+    /// Returns the instructions that count, those of triggers included.
+    pub(crate) fn evaluated<'a>(
+        &'a self,
+        file: &'a Dockerfile,
+    ) -> impl Iterator<Item = &'a Step> {
         let planned = self.stages.iter().zip(&self.is_needed);
         let stages = file.stages.iter().zip(planned);
         stages
             .filter(|(_, (planned, is_needed))| **is_needed && !planned.is_replaced)
-            .map(|(stage, _)| stage)
+            .flat_map(|(stage, (planned, _))| planned.triggers.iter().chain(&stage.steps))
+    }
+
+    /// Returns a stage's instruction by its number.
+    pub(crate) fn step<'a>(&'a self, file: &'a Dockerfile, stage: usize, number: usize) -> &'a Step {
+        let own = &file.stages[stage].steps;
+        match number.checked_sub(own.len()) {
+            Some(trigger) => &self.stages[stage].triggers[trigger],
+            None => &own[number],
+        }
+    }
+
+    /// Returns a stage's instructions in the order in which they run, each with its number.
+    pub(crate) fn steps<'a>(
+        &'a self,
+        file: &'a Dockerfile,
+        stage: usize,
+    ) -> impl Iterator<Item = (usize, &'a Step)> {
+        let own = &file.stages[stage].steps;
+        let triggers = (own.len()..).zip(&self.stages[stage].triggers);
+        triggers.chain(own.iter().enumerate())
     }
 }
 
@@ -161,6 +212,7 @@ fn broken(options: &Options) -> PlannedStage {
         platform: options.target_platform.clone(),
         is_replaced: false,
         sources: HashMap::new(),
+        triggers: Vec::new(),
     }
 }
 
@@ -226,7 +278,7 @@ fn planned(
     file: &Dockerfile,
     options: &Options,
     globals: &Env,
-    earlier: &[PlannedStage],
+    (earlier, names): (&[PlannedStage], &HashMap<&str, usize>),
     stage: &Stage,
 ) -> Result<PlannedStage, Diagnostic> {
     let base_name = expanded(file, &stage.base, globals)?;
@@ -250,7 +302,10 @@ fn planned(
     let is_replaced = replacement.is_some();
     let base = match replacement {
         Some(origin) => origin,
-        None => base(file, options, &base_name, earlier.len(), &asked),
+        None => match names.get(base_name.to_lowercase().as_str()) {
+            Some(&at) => Origin::Stage(at),
+            None => image(options, &base_name, &asked),
+        },
     };
     let platform = match &base {
         Origin::Stage(parent) => earlier[*parent].platform.clone(),
@@ -263,6 +318,7 @@ fn planned(
         platform,
         is_replaced,
         sources: HashMap::new(),
+        triggers: Vec::new(),
     })
 }
 
@@ -276,21 +332,6 @@ fn platform(file: &Dockerfile, word: &Word, globals: &Env) -> Result<Platform, D
         let message = format!("failed to parse platform: {error}");
         Diagnostic::error(word.span, message)
     })
-}
-
-fn base(
-    file: &Dockerfile,
-    options: &Options,
-    name: &str,
-    n_earlier: usize,
-    platform: &Platform,
-) -> Origin {
-    let lower = name.to_lowercase();
-    let mut earlier = file.stages[..n_earlier].iter().enumerate().rev();
-    match earlier.find(|(_, stage)| stage.name.as_deref() == Some(&lower)) {
-        Some((at, _)) => Origin::Stage(at),
-        None => image(options, name, platform),
-    }
 }
 
 /// Returns what a name stands for that is no stage.
@@ -321,29 +362,13 @@ fn context(options: &Options, name: &str, platform: &Platform) -> Option<Origin>
     })
 }
 
-fn needed(stages: &[PlannedStage], target: usize) -> Vec<bool> {
-    let mut needed = vec![false; stages.len()];
-    let mut pending = vec![target];
-    while let Some(at) = pending.pop() {
-        if std::mem::replace(&mut needed[at], true) {
-            continue;
-        }
-        let origins = std::iter::once(&stages[at].base).chain(stages[at].sources.values());
-        pending.extend(origins.filter_map(|origin| match origin {
-            Origin::Stage(stage) => Some(*stage),
-            _ => None,
-        }));
-    }
-    needed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::parse::parse;
 
     fn requests(text: &str, options: &Options) -> Vec<String> {
-        let requests = requirements(&parse(text).unwrap(), options).unwrap();
+        let requests = requirements(&parse(text).unwrap(), options, &Images::new()).unwrap();
         let shown = requests.into_iter().map(|request| {
             let at = &text[request.span.range()];
             format!("{} {} at {at}", request.reference, request.platform)

@@ -11,9 +11,11 @@ use crate::plan::Plan;
 
 /// Returns a refusal for each instruction that the target needs and kiln does not build.
 pub(crate) fn refusals(file: &Dockerfile, options: &Options, plan: &Plan) -> Vec<Diagnostic> {
-    let steps = plan.evaluated(file).flat_map(|stage| &stage.steps);
+    let steps = plan.evaluated(file);
     let refusal = |step: &Step| step.refusal.clone().or_else(|| not_allowed(step, options));
-    steps.filter_map(refusal).collect()
+    steps
+        .filter_map(|step| refusal(step).map(|refusal| step.blame(refusal)))
+        .collect()
 }
 
 /// Refuses what needs the consent of the one who builds.
@@ -39,12 +41,12 @@ fn not_allowed(step: &Step, options: &Options) -> Option<Diagnostic> {
 mod tests {
     use kiln_graph::Platform;
 
-    use crate::{Options, parse, requirements};
+    use crate::{Images, Options, parse, requirements};
 
     /// Returns what is refused before any image is known.
     fn refused(text: &str) -> Vec<String> {
         let options = Options::for_platform(Platform::linux("amd64"));
-        let errors = requirements(&parse(text).unwrap(), &options).err();
+        let errors = requirements(&parse(text).unwrap(), &options, &Images::new()).err();
         let errors = errors.unwrap_or_default().into_iter();
         errors
             .map(|error| text[error.span.unwrap().range()].to_owned())

@@ -4,7 +4,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::diagnostic::{Diagnostic, Severity, Span};
+use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};
 
 /// Returns `diagnostics` as text, each with an excerpt that names `file_name:line:column`.
 pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, color: bool) -> String {
@@ -13,9 +13,14 @@ pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, color: bo
     } else {
         Renderer::plain()
     };
+    let source = Source {
+        name: file_name,
+        text,
+        lines: LineIndex::new(text),
+    };
     let rendered: Vec<String> = diagnostics
         .iter()
-        .map(|diagnostic| renderer.render(&[report(diagnostic, file_name, text)]))
+        .map(|diagnostic| renderer.render(&[report(diagnostic, &source)]))
         .collect();
     let mut out = rendered.join("\n\n");
     if !out.is_empty() {
@@ -24,16 +29,27 @@ pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, color: bo
     out
 }
 
-fn report<'a>(diagnostic: &'a Diagnostic, file_name: &'a str, text: &'a str) -> Group<'a> {
+struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+    lines: LineIndex,
+}
+
+fn report<'a>(diagnostic: &'a Diagnostic, source: &Source<'a>) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let mut group = Group::with_title(level.primary_title(&diagnostic.message));
     if let Some(span) = diagnostic.span {
-        let annotation = AnnotationKind::Primary.span(within(span, text).range());
-        let snippet = Snippet::source(text).path(file_name);
-        group = group.element(snippet.annotation(annotation));
+        // Only the lines that are shown: the renderer reads all that it is given.
+        let span = within(span, source.text);
+        let (line, start) = source.lines.line_start(span.start);
+        let rest = &source.text[span.end..];
+        let end = span.end + rest.find('\n').map_or(rest.len(), |at| at + 1);
+        let annotation = AnnotationKind::Primary.span(span.start - start..span.end - start);
+        let snippet = Snippet::source(&source.text[start..end]).line_start(line);
+        group = group.element(snippet.path(source.name).annotation(annotation));
     }
     match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help)),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::diagnostic::Diagnostic;
 use crate::env::is_predefined;
-use crate::instruction::{Arg, Dockerfile, Instruction, Stage};
+use crate::instruction::{Arg, Dockerfile, Instruction, Step};
 use crate::options::{NoCache, Options};
 use crate::plan::Plan;
 
@@ -17,11 +17,11 @@ pub(crate) fn unused(file: &Dockerfile, options: &Options, plan: &Plan) -> Vec<D
 
 /// The sentence is BuildKit's, because people look for it in logs.
 fn build_args(file: &Dockerfile, options: &Options, plan: &Plan) -> Option<Diagnostic> {
-    let stages = plan.evaluated(file).flat_map(declared);
+    let steps = plan.evaluated(file).flat_map(declared);
     let declared: BTreeSet<&str> = file
         .global_args
         .iter()
-        .chain(stages)
+        .chain(steps)
         .map(|arg| arg.name.as_str())
         .collect();
     let given = options.build_args.iter().map(|(name, _)| name.as_str());
@@ -37,15 +37,11 @@ fn build_args(file: &Dockerfile, options: &Options, plan: &Plan) -> Option<Diagn
     Some(Diagnostic::option_warning(message))
 }
 
-fn declared(stage: &Stage) -> impl Iterator<Item = &Arg> {
-    let args = stage
-        .steps
-        .iter()
-        .filter_map(|step| match &step.instruction {
-            Instruction::Arg(args) => Some(args),
-            _ => None,
-        });
-    args.flatten()
+fn declared(step: &Step) -> &[Arg] {
+    match &step.instruction {
+        Instruction::Arg(args) => args,
+        _ => &[],
+    }
 }
 
 fn no_cache_stages(file: &Dockerfile, options: &Options) -> Vec<Diagnostic> {
@@ -78,7 +74,7 @@ mod tests {
     use kiln_graph::Platform;
 
     use super::*;
-    use crate::{Severity, parse};
+    use crate::{Images, Severity, parse};
 
     fn options() -> Options {
         Options::for_platform(Platform::linux("amd64"))
@@ -86,7 +82,7 @@ mod tests {
 
     fn warnings(text: &str, options: &Options) -> Vec<Diagnostic> {
         let file = parse(text).unwrap();
-        let plan = Plan::new(&file, options).unwrap();
+        let plan = Plan::new(&file, options, &Images::new()).unwrap();
         unused(&file, options, &plan)
     }
 

@@ -9,7 +9,9 @@ use futures_util::stream::FuturesUnordered;
 use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
-use kiln_frontend::{Compiled, Diagnostic, Dockerfile, Images, Options, render};
+use kiln_frontend::{
+    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, render,
+};
 use kiln_graph::{Digest, Platform, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
@@ -72,32 +74,23 @@ impl Build<'_> {
             target_platform: platform.clone(),
             ..self.plan.options.clone()
         };
-        let requests = kiln_frontend::requirements(file, &options)
-            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
-        let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
-        let (mut images, mut resolved, mut failed) = (Images::new(), HashMap::new(), Vec::new());
-        for (request, found) in requests.iter().zip(found) {
-            match found {
-                Ok(image) => {
-                    let known = kiln_frontend::ResolvedImage {
-                        reference: image.reference.clone(),
-                        manifest: image.manifest,
-                        config: image.config.clone(),
-                    };
-                    images.insert((request.reference.clone(), request.platform.clone()), known);
-                    resolved.insert(image.manifest, image);
-                }
-                Err(error) => {
-                    let chain: Vec<String> = anyhow::Error::new(error)
-                        .chain()
-                        .map(ToString::to_string)
-                        .collect();
-                    failed.push(Diagnostic::error(request.span, chain.join(": ")));
-                }
+        let (mut images, mut resolved) = (Images::new(), HashMap::new());
+        loop {
+            let requests = kiln_frontend::requirements(file, &options, &images)
+                .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+            if requests.is_empty() {
+                break;
             }
-        }
-        if !failed.is_empty() {
-            return Err(self.diagnosed(&failed));
+            // Triggers of what is found can need more.
+            for (key, image) in self.resolve_all(&requests).await? {
+                let known = kiln_frontend::ResolvedImage {
+                    reference: image.reference.clone(),
+                    manifest: image.manifest,
+                    config: image.config.clone(),
+                };
+                images.insert(key, known);
+                resolved.insert(image.manifest, image);
+            }
         }
         let compiled = kiln_frontend::compile(file, &options, &images)
             .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
@@ -111,9 +104,37 @@ impl Build<'_> {
         })
     }
 
+    /// Asks for images, all at once; says of each that fails why.
+    async fn resolve_all(
+        &self,
+        requests: &[ImageRequest],
+    ) -> Result<Vec<(ImageKey, ResolvedImage)>, Failure> {
+        let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
+        let (mut images, mut failed) = (Vec::new(), Vec::new());
+        for (request, found) in requests.iter().zip(found) {
+            match found {
+                Ok(image) => {
+                    let key = (request.reference.clone(), request.platform.clone());
+                    images.push((key, image));
+                }
+                Err(error) => {
+                    let chain: Vec<String> = anyhow::Error::new(error)
+                        .chain()
+                        .map(ToString::to_string)
+                        .collect();
+                    failed.push(Diagnostic::error(request.span, chain.join(": ")));
+                }
+            }
+        }
+        match failed.is_empty() {
+            true => Ok(images),
+            false => Err(self.diagnosed(&failed)),
+        }
+    }
+
     async fn resolve(
         &self,
-        request: &kiln_frontend::ImageRequest,
+        request: &ImageRequest,
     ) -> Result<ResolvedImage, WorkerError> {
         let reference: Reference = request
             .reference

@@ -29,7 +29,7 @@ impl StageBuild<'_, '_> {
             Instruction::Label(pairs) => {
                 let mut text = String::from("LABEL");
                 for (name, value) in self.expand_pairs(pairs)? {
-                    text = format!("{text} {name}={value}");
+                    text.extend([" ", &name, "=", &value]);
                     let labels = &mut self.state.image.config.labels;
                     labels.insert(name, Value::String(value));
                 }
@@ -38,6 +38,11 @@ impl StageBuild<'_, '_> {
             Instruction::Maintainer(word) => {
                 self.state.image.author = Some(word.text.clone());
                 format!("MAINTAINER {}", word.text)
+            }
+            Instruction::Onbuild(trigger) => {
+                let on_build = &mut self.state.image.config.on_build;
+                on_build.push(trigger.clone());
+                return Ok(());
             }
             Instruction::Shell(args) => {
                 self.state.image.config.shell = Some(args.clone());

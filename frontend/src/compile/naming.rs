@@ -43,7 +43,8 @@ impl Naming {
         let has_from = matches!(planned.base, Origin::Image(_) | Origin::Local(_));
         let total = match planned.is_replaced {
             true => 0,
-            false => usize::from(has_from) + steps.count(),
+            // As in BuildKit, all triggers are counted, though not all are shown.
+            false => usize::from(has_from) + planned.triggers.len() + steps.count(),
         };
         Self {
             stage: stage.name.clone().unwrap_or_else(|| at.to_string()),

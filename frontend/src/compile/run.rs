@@ -58,7 +58,7 @@ impl StageBuild<'_, '_> {
             // The shell itself must understand heredocs.
             let mut script = text.clone();
             for heredoc in &run.heredocs {
-                script = format!("{script}\n{}{}", heredoc.body, heredoc.announcement.name);
+                script.extend(["\n", &heredoc.body, &heredoc.announcement.name]);
             }
             return Ok(plain(self.with_shell(&script)));
         }

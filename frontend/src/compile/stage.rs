@@ -1,5 +1,7 @@
 //! One stage while it is evaluated: dispatches its instructions, keeps its variables.
 
+use std::collections::HashMap;
+
 use kiln_graph::{Input, MakeDir, Meta, Op, VertexId};
 
 use crate::compile::naming::Naming;
@@ -22,6 +24,8 @@ pub(super) struct StageBuild<'b, 'a> {
     pub(super) state: State,
     /// True if this stage, not only its base, has a `CMD`.
     pub(super) has_cmd: bool,
+    /// Where the config's variables stand in it, by name; of several the first.
+    env_places: HashMap<String, usize>,
 }
 
 impl<'b, 'a> StageBuild<'b, 'a> {
@@ -39,9 +43,11 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             env.push(format!("PATH={DEFAULT_PATH}"));
         }
         // What the config says comes after inherited arguments, so it wins over them.
-        for entry in env.iter() {
+        let mut env_places = HashMap::new();
+        for (at, entry) in env.iter().enumerate() {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             state.env.set(name, value);
+            env_places.entry(name.to_owned()).or_insert(at);
         }
         Self {
             build,
@@ -49,6 +55,7 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             naming,
             state,
             has_cmd: false,
+            env_places,
         }
     }
 
@@ -129,8 +136,8 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             Origin::Scratch => Ok(None),
             Origin::Image(key) => self.build.image_root(key, step.span, &self.naming),
             Origin::Local(name) => Ok(Some(self.build.local(name))),
-            Origin::Stage(stage) => match &self.build.states[*stage] {
-                Some(state) => Ok(state.root),
+            Origin::Stage(stage) => match self.build.roots[*stage] {
+                Some(root) => Ok(root),
                 None => Err(self.not_before(step, *stage)),
             },
         }
@@ -166,7 +173,7 @@ impl<'b, 'a> StageBuild<'b, 'a> {
                 Some(value) => format!("{}={value}", arg.name),
                 None => arg.name.clone(),
             });
-            self.state.args.push((arg.name.clone(), value));
+            self.state.args.declare(&arg.name, value);
         }
         self.record(step, format!("ARG {}", texts.join(" ")), None);
         Ok(())
@@ -186,15 +193,16 @@ impl<'b, 'a> StageBuild<'b, 'a> {
         let mut text = String::from("ENV");
         for (name, value) in self.expand_pairs(pairs)? {
             let entry = format!("{name}={value}");
-            text = format!("{text} {entry}");
+            text.push(' ');
+            text.push_str(&entry);
             self.state.env.set(&name, &value);
             let entries = &mut self.state.image.config.env;
-            match entries
-                .iter_mut()
-                .find(|old| old.split('=').next() == Some(&name))
-            {
-                Some(old) => *old = entry,
-                None => entries.push(entry),
+            match self.env_places.get(&name) {
+                Some(&old) => entries[old] = entry,
+                None => {
+                    self.env_places.insert(name, entries.len());
+                    entries.push(entry);
+                }
             }
         }
         self.record(step, text, None);
@@ -223,15 +231,10 @@ impl<'b, 'a> StageBuild<'b, 'a> {
 
     /// Returns the variables for the history of `RUN`: each argument once, with its value now.
     pub(super) fn declared_args(&self) -> Vec<String> {
-        let mut out: Vec<(&str, String)> = Vec::new();
-        for (name, value) in &self.state.args {
+        let text = |(name, value): &(String, Option<String>)| {
             let now = self.state.env.get(name).or(value.as_deref());
-            let text = format!("{name}={}", now.unwrap_or_default());
-            match out.iter_mut().find(|(known, _)| known == name) {
-                Some((_, old)) => *old = text,
-                None => out.push((name, text)),
-            }
-        }
-        out.into_iter().map(|(_, text)| text).collect()
+            format!("{name}={}", now.unwrap_or_default())
+        };
+        self.state.args.iter().map(text).collect()
     }
 }

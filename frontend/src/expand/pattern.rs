@@ -54,10 +54,15 @@ impl Pattern {
     /// Replaces the first match or all of them; a match is as long as it can be.
     pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
         let chars: Vec<char> = value.chars().collect();
+        let starts = starts(&self.0, &chars);
         let mut out = String::new();
         let (mut at, mut last_end) = (0, None);
         while at <= chars.len() {
-            let end = ends(&self.0, &chars[at..]).last().map(|length| at + length);
+            // Where no match starts, none is looked for: that would take the square of the time.
+            let end = match starts[at] {
+                true => ends(&self.0, &chars[at..]).last().map(|length| at + length),
+                false => None,
+            };
             // An empty match right behind a match does not count.
             let end = end.filter(|&end| end > at || last_end != Some(at));
             if let Some(end) = end {
@@ -89,6 +94,28 @@ fn trimmed(tokens: &[Token], chars: &[char], longest: bool) -> usize {
     let ends = ends(tokens, chars);
     let end = if longest { ends.last() } else { ends.first() };
     end.copied().unwrap_or(0)
+}
+
+/// Returns for each place, the end included, whether a match starts there.
+fn starts(tokens: &[Token], chars: &[char]) -> Vec<bool> {
+    let mut starts = vec![true; chars.len() + 1];
+    for token in tokens.iter().rev() {
+        let fits = |c: char| match token {
+            Token::Star | Token::Any => c != '\n',
+            Token::Literal(literal) => c == *literal,
+        };
+        if *token == Token::Star {
+            for at in (0..chars.len()).rev() {
+                starts[at] = starts[at] || (fits(chars[at]) && starts[at + 1]);
+            }
+            continue;
+        }
+        for at in 0..chars.len() {
+            starts[at] = fits(chars[at]) && starts[at + 1];
+        }
+        starts[chars.len()] = false;
+    }
+    starts
 }
 
 /// Returns where matches that start with `chars` can end, in order.

@@ -9,33 +9,59 @@ pub(super) struct Reader<'a> {
     pub(super) rules: Rules,
     pub(super) env: Lookup<'a>,
     pub(super) depth: usize,
-    chars: Vec<char>,
+    /// Bytes that variables made so far.
+    n_substituted: usize,
+    text: &'a str,
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(rules: Rules, text: &str, env: Lookup<'a>) -> Self {
+    pub(super) fn new(rules: Rules, text: &'a str, env: Lookup<'a>) -> Self {
         Self {
             rules,
             env,
             depth: 0,
-            chars: text.chars().collect(),
+            n_substituted: 0,
+            text,
             at: 0,
         }
     }
 
     pub(super) fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
+        self.text[self.at..].chars().next()
     }
 
     pub(super) fn next(&mut self) -> Option<char> {
         let c = self.peek();
-        self.at += usize::from(c.is_some());
+        self.at += c.map_or(0, char::len_utf8);
         c
     }
 
-    pub(super) fn read_all(&mut self) -> Result<Output, ExpandError> {
-        self.read(None, self.rules.raw_escapes)
+    pub(super) fn read_all(&mut self, out: Output) -> Result<Output, ExpandError> {
+        self.read(None, self.rules.raw_escapes, out)
+    }
+
+    /// Takes what is neither a quote, an escape, a dollar nor `stop`.
+    fn plain(&mut self, stop: Option<char>) -> &'a str {
+        let Rules { escape, quotes, .. } = self.rules;
+        let has_quotes = quotes != Quotes::Ignore;
+        let is_special = |c: char| {
+            c == '$' || c == escape || Some(c) == stop || (has_quotes && matches!(c, '\'' | '"'))
+        };
+        let rest = &self.text[self.at..];
+        let plain = &rest[..rest.find(is_special).unwrap_or(rest.len())];
+        self.at += plain.len();
+        plain
+    }
+
+    fn substituted(&mut self) -> Result<String, ExpandError> {
+        let value = self.dollar()?;
+        self.n_substituted += value.len();
+        let most = self.rules.max_substituted();
+        if self.n_substituted > most {
+            return Err(ExpandError::TooLong(most));
+        }
+        Ok(value)
     }
 
     /// Reads a nested word up to and including `stop`.
@@ -44,20 +70,24 @@ impl<'a> Reader<'a> {
         if self.depth > MAX_DEPTH {
             return Err(ExpandError::TooDeep);
         }
-        let out = self.read(Some(stop), raw)?;
+        let out = self.read(Some(stop), raw, Output::default())?;
         self.depth -= 1;
         Ok(out.text)
     }
 
-    fn read(&mut self, stop: Option<char>, raw: bool) -> Result<Output, ExpandError> {
-        let mut out = Output::default();
+    fn read(
+        &mut self,
+        stop: Option<char>,
+        raw: bool,
+        mut out: Output,
+    ) -> Result<Output, ExpandError> {
         while let Some(c) = self.peek() {
             if Some(c) == stop {
                 self.next();
                 return Ok(out);
             }
             match c {
-                '$' => out.push_open(&self.dollar()?),
+                '$' => out.push_open(&self.substituted()?),
                 '\'' if self.rules.quotes != Quotes::Ignore => {
                     out.push_closed(&self.single_quoted()?);
                 }
@@ -65,10 +95,7 @@ impl<'a> Reader<'a> {
                     out.push_closed(&self.double_quoted(raw)?);
                 }
                 c if c == self.rules.escape => self.escaped(raw, &mut out),
-                c => {
-                    self.next();
-                    out.push_open(c.encode_utf8(&mut [0; 4]));
-                }
+                _ => out.push_open(self.plain(stop)),
             }
         }
         match stop {
@@ -108,7 +135,7 @@ impl<'a> Reader<'a> {
                     self.next();
                     return Ok(self.requoted(text, '"'));
                 }
-                Some('$') => text.push_str(&self.dollar()?),
+                Some('$') => text.push_str(&self.substituted()?),
                 Some(c) if c == self.rules.escape => self.escaped_in_quotes(raw, &mut text),
                 Some(c) => {
                     self.next();

@@ -80,6 +80,17 @@ fn splitting_happens_after_expansion() {
 }
 
 #[test]
+fn values_of_values_have_a_limit() {
+    let long = "x".repeat(1 << 20);
+    let lookup = |_: &str| Some(long.clone());
+    let text = "$a".repeat(17);
+    let words = Rules::words('\\');
+    assert_eq!(words.expand(&text, &lookup), Err(ExpandError::TooLong(16 << 20)));
+    assert_eq!(words.expand(&format!("\"{text}\""), &lookup), Err(ExpandError::TooLong(16 << 20)));
+    assert_eq!(Rules::body().expand(&text, &lookup).unwrap().len(), 17 << 20);
+}
+
+#[test]
 fn nesting_has_a_limit() {
     let text = format!("{}x{}", "${a:-".repeat(5000), "}".repeat(5000));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Instructions that are commands: `RUN`, `CMD`, `ENTRYPOINT`, `SHELL`, and `ONBUILD`.
+//! Instructions that are commands: `RUN`, `CMD`, `ENTRYPOINT`, `SHELL`.
 
 use kiln_graph::{Network, Security};
 
@@ -90,25 +90,4 @@ pub(super) fn shell(request: &Request<'_>) -> Result<Vec<String>, Diagnostic> {
             .with_help("write `SHELL [\"/bin/bash\", \"-c\"]`")),
         _ => Err(at_least_one(request)),
     }
-}
-
-/// `ONBUILD`: checked as far as its first word, and refused.
-pub(super) fn onbuild(request: &Request<'_>) -> Parsed {
-    let rest = request.rest();
-    let trigger = rest.text.split_whitespace().next().unwrap_or_default();
-    match trigger.to_ascii_uppercase().as_str() {
-        "" => return Err(at_least_one(request)),
-        "ONBUILD" => {
-            let message = "chaining `ONBUILD` via `ONBUILD ONBUILD` isn't allowed";
-            return Err(request.error(message));
-        }
-        name @ ("MAINTAINER" | "FROM") => {
-            let message = format!("`{name}` isn't allowed as an `ONBUILD` trigger");
-            return Err(request.error(message));
-        }
-        _ => {}
-    }
-    Flags::read(request, &[])?;
-    let refusal = request.error("kiln does not build `ONBUILD` yet");
-    Ok((Instruction::Onbuild, Some(refusal)))
 }

@@ -48,6 +48,16 @@ pub(super) fn healthcheck(request: &Request<'_>) -> Result<HealthCheck, Diagnost
     }
 }
 
+/// Checks that an array behind the first word has only texts in it, whatever that word is.
+pub(super) fn check_array(request: &Request<'_>) -> Result<(), Diagnostic> {
+    let rest = request.head.rest.clone();
+    let text = &request.line.text[rest.clone()];
+    let length = text.find(char::is_whitespace).unwrap_or(text.len());
+    let command = words::trimmed(&request.line.text, rest.start + length..rest.end);
+    let json = words::json(request.line, command).transpose();
+    json.map(drop).map_err(|word| not_strings(&word))
+}
+
 fn test(request: &Request<'_>, command: std::ops::Range<usize>) -> Result<Vec<String>, Diagnostic> {
     let json = words::json(request.line, command.clone()).transpose();
     match json.map_err(|word| not_strings(&word))? {

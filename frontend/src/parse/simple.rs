@@ -68,9 +68,21 @@ fn one_arg(request: &Request<'_>, word: &Word) -> Result<Arg, Diagnostic> {
 /// `ENV` and `LABEL`: `name=value…`, or the old form `name value`.
 pub(super) fn pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
     Flags::read(request, &[])?;
+    let pairs = split_pairs(request)?;
+    if pairs.is_empty() {
+        return Err(at_least_one(request));
+    }
+    match pairs.iter().find(|pair| pair.key.text.is_empty()) {
+        Some(blank) => Err(blank_name(request, &blank.key)),
+        None => Ok(pairs),
+    }
+}
+
+/// Splits the words of `ENV` and `LABEL` at the first `=`, or the text at the first blank.
+pub(super) fn split_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
     let words = quoted_words(request);
     let Some(first) = words.first() else {
-        return Err(at_least_one(request));
+        return Ok(Vec::new());
     };
     if !first.text.contains('=') {
         let Some((key, value)) = words::split_once(request.line, request.head.rest.clone()) else {
@@ -78,18 +90,15 @@ pub(super) fn pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
         };
         return Ok(vec![Pair { key, value }]);
     }
-    words.iter().map(|word| pair(request, word)).collect()
+    words.iter().map(pair).collect()
 }
 
-fn pair(request: &Request<'_>, word: &Word) -> Result<Pair, Diagnostic> {
+fn pair(word: &Word) -> Result<Pair, Diagnostic> {
     let Some((key, value)) = word.text.split_once('=') else {
         let message = format!("can't find = in `{}`", word.text);
         return Err(Diagnostic::error(word.span, message)
             .with_help("each word must be of the form name=value"));
     };
-    if key.is_empty() {
-        return Err(blank_name(request, word));
-    }
     Ok(Pair {
         key: part(word, key),
         value: part(word, value),
