@@ -14,6 +14,7 @@ mod copy;
 mod error;
 mod images;
 mod inflate;
+mod mounts;
 mod plan;
 mod select;
 mod sink;

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_cache::{Layer, Staging, Store, Tree, scan_upper};
-use kiln_graph::{Digest, Exec, Network};
+use kiln_graph::{Digest, Exec, Network, Security};
 use kiln_runtime::{Cancel, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
 
 use crate::copy::tree_of;
 use crate::error::WorkerError;
+use crate::mounts::Prepared;
 
 /// Bytes of output kept for the message about a failing step.
 const TAIL: usize = 64 * 1024;
@@ -78,6 +79,8 @@ struct Job {
     step: Step,
     staging: Staging,
     layers: Vec<Layer>,
+    /// What the step's mounts need for as long as it runs.
+    prepared: Prepared,
     key: Digest,
     task: Task,
 }
@@ -86,7 +89,7 @@ struct Job {
 pub(crate) async fn run_step(
     (store, sandbox, settings): (&Store, &LazySandbox, &StepSettings),
     op: &Exec,
-    layers: Vec<Layer>,
+    (layers, mut prepared): (Vec<Layer>, Prepared),
     key: &Digest,
     task: &Task,
 ) -> Result<Outcome<Digest>, WorkerError> {
@@ -94,7 +97,8 @@ pub(crate) async fn run_step(
     let cancel = Cancel::new()?;
     let guard = KillOnDrop(cancel.clone());
     let staging = store.stage_layer()?;
-    let step = step_of(op, settings, &layers, &staging);
+    let mut step = step_of(op, settings, &layers, &staging);
+    step.mounts = std::mem::take(&mut prepared.mounts);
     let (store, task) = (store.clone(), task.clone());
     let job = Job {
         store,
@@ -102,6 +106,7 @@ pub(crate) async fn run_step(
         step,
         staging,
         layers,
+        prepared,
         key: *key,
         task,
     };
@@ -137,7 +142,10 @@ fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Stagi
         files: op.files.iter().map(file).collect(),
         shm_size: settings.shm_size,
         mounts: Vec::new(),
-        security: kiln_runtime::Security::Sandbox,
+        security: match op.security {
+            Security::Sandbox => kiln_runtime::Security::Sandbox,
+            Security::Insecure => kiln_runtime::Security::Insecure,
+        },
     }
 }
 
@@ -151,6 +159,8 @@ impl Job {
         });
         let log = self.store.log_path(&self.key);
         let output = output.finish(&log)?;
+        // The next one who waits for a cache mount need not wait for the layer.
+        drop(self.prepared);
         let exit = match result {
             Ok(outcome) => outcome.exit,
             // As a shell would: no such program, or one that cannot be executed.
