@@ -10,10 +10,11 @@
 //! memos/HEX               what is known of a file or a repository elsewhere
 //! git/HEX/                a bare repository: what was fetched from one address
 //! locks/HEX               held while a process makes what has this key
+//! mounts/HEX/N/           folders of cache mounts, which change
 //! tmp/SESSION/            what one process is writing; its lock file is held while it lives
 //! ```
 //!
-//! Invariants: content is immutable and appears by rename, complete; whatever a killed process
+//! Invariants: content (but that of cache mounts) is immutable and appears by rename, complete; whatever a killed process
 //! left in `tmp` belongs to a session whose lock is free, and the next [`Store::open`] removes
 //! it. A database row may name content that is gone: that is a miss, never an error.
 
@@ -59,7 +60,15 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         make_dir(root)?;
         check_version(root)?;
-        for dir in ["blobs/sha256", "layers", "logs", "contexts", "locks", "tmp"] {
+        for dir in [
+            "blobs/sha256",
+            "layers",
+            "logs",
+            "contexts",
+            "locks",
+            "mounts",
+            "tmp",
+        ] {
             make_dir(&root.join(dir))?;
         }
         let session = Session::start(&root.join("tmp"))?;

@@ -34,16 +34,24 @@ pub(crate) struct Item<'a> {
 }
 
 impl Query {
+    /// Returns a query for all of what is at a path.
+    pub(crate) fn whole(path: &str) -> Self {
+        Self {
+            root: path.to_owned(),
+            required: None,
+            include: None,
+            exclude: IgnoreList::default(),
+        }
+    }
+
     /// Reads a source as the op has it.
     pub(crate) fn new(op: &Copy, path: &str) -> Result<Self, CopyError> {
         let exclude = IgnoreList::from_patterns(op.exclude.iter().map(String::as_str))?;
         let pivoted = path.split_once(PIVOT).filter(|_| op.parents);
         let Some((root, kept)) = pivoted else {
             return Ok(Self {
-                root: path.to_owned(),
-                required: None,
-                include: None,
                 exclude,
+                ..Self::whole(path)
             });
         };
         let has_wildcards = |path: &str| path.split('/').any(|part| is_wildcard(part.as_bytes()));

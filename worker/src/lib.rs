@@ -19,6 +19,7 @@ mod filter;
 mod images;
 mod inflate;
 mod mask;
+mod mounts;
 mod plan;
 mod secrets;
 mod select;

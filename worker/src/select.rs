@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use kiln_cache::{Entry, Kind, Node, Tree, Wildcard, components, join_path, split_path};
-use kiln_graph::{Copy, Encoder};
+use kiln_graph::{Copy, Encoder, Mode};
 
 use crate::error::CopyError;
 use crate::filter::Query;
@@ -92,6 +92,16 @@ pub(crate) fn find(tree: &Tree, path: &str) -> Result<Vec<Selected>, CopyError> 
     Ok(found)
 }
 
+/// Returns where a path without wildcards really is.
+pub(crate) fn locate(tree: &Tree, path: &str) -> Result<Vec<u8>, CopyError> {
+    let real = tree.resolve(&normalized(path).join(&b'/'))?;
+    if !exists(tree, &real) {
+        let path = format!("/{}", path.trim_start_matches('/'));
+        return Err(CopyError::NotFound { path, hint: None });
+    }
+    Ok(real)
+}
+
 /// Splits a path into components, `..` taken back, never above the root.
 fn normalized(path: &str) -> Vec<&[u8]> {
     let mut parts = Vec::new();
@@ -135,6 +145,10 @@ pub(crate) fn encode_selection(
     selection: &[Selected],
     op: &Copy,
 ) {
+    let counts = Counts {
+        new_mode: op.mode.as_ref(),
+        owner: op.owner.is_none(),
+    };
     encoder.number(selection.len() as u64);
     for selected in selection {
         // Names of one file are numbered in order of appearance.
@@ -145,7 +159,7 @@ pub(crate) fn encode_selection(
         match tree.get(&selected.real) {
             Some(node) if !node.entry.is_dir() => {
                 encoder.flag(false);
-                encode_node(encoder, tree, node, op, &mut groups);
+                encode_node(encoder, tree, node, counts, &mut groups);
             }
             _ => {
                 encoder.flag(true);
@@ -157,8 +171,33 @@ pub(crate) fn encode_selection(
                 // A directory that exists takes the bits that the source has.
                 encoder.number(item.node.entry.mode.into());
             }
-            encode_node(encoder, tree, item.node, op, &mut groups);
+            encode_node(encoder, tree, item.node, counts, &mut groups);
         }
+    }
+}
+
+/// What of a file's metadata counts.
+#[derive(Debug, Clone, Copy)]
+struct Counts<'a> {
+    /// The bits that replace those of the file.
+    new_mode: Option<&'a Mode>,
+    owner: bool,
+}
+
+/// Writes everything that can be seen at and below a path, times excepted.
+pub(crate) fn encode_all(encoder: &mut Encoder, tree: &Tree, real: &[u8]) {
+    let counts = Counts {
+        new_mode: None,
+        owner: true,
+    };
+    let mut groups: HashMap<(usize, Vec<u8>), u64> = HashMap::new();
+    let top = tree.get(real);
+    encoder.flag(top.is_some());
+    let below = tree.below(real);
+    encoder.number(below.len() as u64);
+    for node in top.into_iter().chain(below) {
+        encoder.bytes(&node.entry.path[real.len()..]);
+        encode_node(encoder, tree, node, counts, &mut groups);
     }
 }
 
@@ -166,7 +205,7 @@ fn encode_node(
     encoder: &mut Encoder,
     tree: &Tree,
     node: Node<'_>,
-    op: &Copy,
+    counts: Counts<'_>,
     groups: &mut HashMap<(usize, Vec<u8>), u64>,
 ) {
     let file = tree.file_of(node);
@@ -184,14 +223,14 @@ fn encode_node(
             .or_insert(next);
         encoder.number(group);
     }
-    let mode = match &op.mode {
+    let mode = match counts.new_mode {
         Some(mode) if !matches!(entry.kind, Kind::Symlink { .. }) => {
             mode.apply(entry.mode, entry.is_dir())
         }
         _ => entry.mode,
     };
     encoder.number(mode.into());
-    if op.owner.is_none() {
+    if counts.owner {
         encoder.number(entry.uid.into()).number(entry.gid.into());
     }
     encoder.number(entry.xattrs.len() as u64);
@@ -290,7 +329,7 @@ mod tests {
             exclude: vec![],
         };
         let with_mode = Copy {
-            mode: Some(kiln_graph::Mode::Bits(0o600)),
+            mode: Some(Mode::Bits(0o600)),
             ..plain.clone()
         };
         let digest = |entries: &[Entry], op: &Copy| {
@@ -337,7 +376,7 @@ mod tests {
             "excluded"
         );
         let readable = Copy {
-            mode: Some(kiln_graph::Mode::Change("a+r".parse().unwrap())),
+            mode: Some(Mode::Change("a+r".parse().unwrap())),
             ..plain.clone()
         };
         assert!(
