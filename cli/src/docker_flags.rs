@@ -127,11 +127,6 @@ const FLAGS: &[Flag] = &[
         "the sandbox of RUN steps has no options",
     ),
     flag(
-        "squash",
-        Kind::Switch,
-        "kiln keeps the layers of an image apart; copy the result into a last stage instead",
-    ),
-    flag(
         "ssh",
         Kind::Value(&[]),
         "kiln cannot give agents or keys of SSH to RUN steps yet",
@@ -252,7 +247,6 @@ mod tests {
         for args in [
             &["--ssh", "default"][..],
             &["--secret", "id=a"],
-            &["--squash"],
             &["--ulimit=nofile=1"],
             &["--cgroup-parent", "x"],
             &["--cache-from", "type=local"],
@@ -292,7 +286,7 @@ mod tests {
             &["--provenance=false", "--sbom=false"],
             &["--provenance", "false"],
             &["--allow", "network.host"],
-            &["--squash=false", "-D=0"],
+            &["--compress=false", "-D=0"],
             &["--call=build"],
         ] {
             check(args).unwrap();
@@ -301,11 +295,11 @@ mod tests {
 
     #[test]
     fn every_refusal_is_told() {
-        let text = check(&["--squash", "--ssh=default", "--rm", "--squash"]).unwrap_err();
+        let text = check(&["--compress", "--ssh=default", "--rm", "--compress"]).unwrap_err();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.starts_with("error: --")));
         assert_eq!(lines.len(), 2, "{text}");
-        let text = check(&["--squash=moon"]).unwrap_err();
+        let text = check(&["--compress=moon"]).unwrap_err();
         assert!(text.contains("true or false"), "{text}");
     }
 }

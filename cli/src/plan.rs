@@ -46,6 +46,8 @@ pub(crate) struct BuildPlan {
     pub(crate) outputs: Vec<OutputSpec>,
     /// What steps have in common.
     pub(crate) settings: StepSettings,
+    /// Make one layer of all that is built.
+    pub(crate) squash: bool,
     /// Ask registries for names that are known.
     pub(crate) refresh: bool,
     /// Steps at once.
@@ -92,6 +94,7 @@ impl BuildPlan {
         };
         let (refresh, jobs) = (args.pull, args.jobs);
         Ok(Self {
+            squash: args.squash,
             dockerfile,
             options,
             platforms,

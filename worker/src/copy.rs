@@ -200,7 +200,7 @@ fn copy_path(
         plan.copy((number, &source.tree, &query), &selected, &op.destination)?;
     }
     // A wildcard that matched nothing still makes the destination.
-    if op.destination.ends_with('/') && !op.link {
+    if op.destination.ends_with('/') {
         plan.make_dir(&op.destination)?;
     }
     Ok(())
