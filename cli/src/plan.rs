@@ -225,6 +225,7 @@ fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreList, 
     };
     let bytes = read_limited(file, &name)?;
     IgnoreList::parse(&bytes)
+        .map(|list| list.named(&name))
         .with_context(|| format!("cannot use `{name}`"))
         .map_err(Failure::user)
 }

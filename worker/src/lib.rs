@@ -15,6 +15,7 @@ mod error;
 mod filter;
 mod images;
 mod inflate;
+mod missing;
 mod plan;
 mod select;
 mod sink;

@@ -42,7 +42,7 @@ impl StageBuild<'_, '_> {
                 input: 1,
                 path: match files.parents {
                     true => paths::pivoted(source),
-                    false => paths::clean(source),
+                    false => paths::source(source),
                 },
                 unpack: files.unpack.unwrap_or(files.kind == CopyKind::Add),
             });
