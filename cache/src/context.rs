@@ -3,7 +3,7 @@
 //! Only what some COPY or ADD can select is looked at; only files that look different from the
 //! last time are read. Files belong to root in what comes out, whoever owns them here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -23,7 +23,7 @@ use crate::scan::hash_stream;
 use crate::stat_table::{Look, StatTable};
 use crate::store::Store;
 use crate::tree::components;
-use crate::walk::{Found, Step, WalkError, entry_of, file_type, open_sub, stat_at, walk};
+use crate::walk::{Found, Step, WalkError, entry_of, file_type, list, open_sub, stat_at, walk};
 use crate::xattrs;
 
 /// How often a file that changes while it is read is read again.
@@ -104,6 +104,50 @@ impl Context {
         Ok(FileList::new(entries))
     }
 
+    /// Returns true if there is something at a path, ignored or not; links are not followed.
+    pub fn holds(&self, path: &[u8]) -> bool {
+        matches!(self.stat(path), Ok(Some(_)))
+    }
+
+    /// Returns up to `limit` paths that are not ignored, nearest to the root first, and whether
+    /// each is a directory: for messages. What cannot be read is left out.
+    pub fn glimpse(&self, limit: usize) -> Vec<(Vec<u8>, bool)> {
+        let mut found = Vec::new();
+        let mut dirs = VecDeque::from([(Vec::new(), self.ignore.root())]);
+        while let Some((dir, state)) = dirs.pop_front() {
+            let Ok(names) = self.open_dir(&dir).and_then(|fd| Ok((list(&fd)?, fd))) else {
+                continue;
+            };
+            let (names, fd) = names;
+            for name in names.into_iter().rev() {
+                if found.len() == limit {
+                    return found;
+                }
+                let path = join_path(&dir, name.as_bytes());
+                let Ok(stat) = stat_at(&fd, &name) else {
+                    continue;
+                };
+                let is_dir = file_type(&stat) == FileType::Directory;
+                let (ignored, below) = self.ignore.check(&path, &state);
+                if !ignored {
+                    found.push((path.clone(), is_dir));
+                }
+                if is_dir && (!ignored || self.ignore.has_exceptions()) {
+                    dirs.push_back((path, below));
+                }
+            }
+        }
+        found
+    }
+
+    fn open_dir(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let mut dir = open_sub(&self.root, &cstring(b".")?)?;
+        for part in components(path) {
+            dir = open_sub(&dir, &cstring(part)?)?;
+        }
+        Ok(dir)
+    }
+
     /// Adds what one path selects: everything below the part before its first wildcard.
     fn select(&self, path: &[u8], selection: &mut Selection) -> Result<(), StoreError> {
         let mut todo: Vec<Vec<u8>> = literal_parts(path).map(<[u8]>::to_vec).collect();
@@ -179,10 +223,7 @@ impl Context {
 
     fn walk(&self, from: &[u8], selection: &mut Selection) -> Result<(), StoreError> {
         let failed = |error: io::Error| self.failed(from, error);
-        let mut dir = open_sub(&self.root, &cstring(b".").map_err(failed)?).map_err(failed)?;
-        for part in components(from) {
-            dir = open_sub(&dir, &cstring(part).map_err(failed)?).map_err(failed)?;
-        }
+        let dir = self.open_dir(from).map_err(failed)?;
         let plain = self.ignore.is_empty();
         let start = if from.is_empty() {
             self.ignore.root()
@@ -371,7 +412,8 @@ fn set_digest(entry: &mut Entry, size: u64, digest: Digest) {
     entry.kind = Kind::File { size, digest };
 }
 
-/// Makes an entry as an image has it: root's, with the one attribute that programs need.
+/// Makes an entry as an image has it: root's, with the one attribute that programs need. A
+/// socket is an empty file, as it is in a context that Docker sends.
 fn read_entry(found: &Found<'_>) -> io::Result<Option<Seen>> {
     let stat = found.stat;
     let unhashed = Digest::new(Algorithm::Blake3, [0; 32]);
@@ -381,10 +423,18 @@ fn read_entry(found: &Found<'_>) -> io::Result<Option<Seen>> {
             digest: unhashed,
         })
     };
-    let Some(mut entry) = entry_of(found, file)? else {
+    let entry = entry_of(found, file)?;
+    let Some(mut entry) = entry.or_else(|| socket_as_file(found)) else {
         return Ok(None);
     };
     (entry.uid, entry.gid) = (0, 0);
+    if file_type(stat) == FileType::Socket {
+        return Ok(Some(Seen {
+            entry,
+            look: None,
+            file: None,
+        }));
+    }
     let is_file = matches!(entry.kind, Kind::File { .. });
     if is_file && entry.mode & 0o111 != 0 {
         let key = b"security.capability";
@@ -396,6 +446,18 @@ fn read_entry(found: &Found<'_>) -> io::Result<Option<Seen>> {
     let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
     let file = (is_file && stat.stx_nlink > 1).then_some((device, stat.stx_ino));
     Ok(Some(Seen { entry, look, file }))
+}
+
+fn socket_as_file(found: &Found<'_>) -> Option<Entry> {
+    let kind = Kind::File {
+        size: 0,
+        digest: Digest::blake3(""),
+    };
+    let stat = found.stat;
+    (file_type(stat) == FileType::Socket).then(|| Entry {
+        mtime: crate::walk::mtime_of(stat),
+        ..Entry::root_owned(found.path, kind, u32::from(stat.stx_mode) & 0o7777)
+    })
 }
 
 #[cfg(test)]

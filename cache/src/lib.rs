@@ -44,7 +44,7 @@ pub use crate::filelist::{Entry, FileList, Kind, Mtime, compare_paths, join_path
 pub use crate::layers::{Layer, Staging, open_beneath, open_dir};
 pub use crate::lock::KeyLock;
 pub use crate::mounts::{CacheFolder, CacheSlot, NewCacheFolder};
-pub use crate::pattern::{IgnoreList, IgnoreState, PatternError, Wildcard};
+pub use crate::pattern::{Exclusion, IgnoreList, IgnoreState, PatternError, Wildcard};
 pub use crate::scan::{hash_copy, hash_stream, scan_upper};
 pub use crate::store::Store;
 pub use crate::tree::{LinkLoop, Node, Tree, components, follow_links};

@@ -9,6 +9,19 @@
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IgnoreList {
     patterns: Vec<IgnorePattern>,
+    /// What the file is called in messages.
+    name: String,
+}
+
+/// The pattern that excludes a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exclusion<'a> {
+    /// The pattern as written.
+    pub pattern: &'a str,
+    /// Its line, from 1; 0 for patterns that were given one by one.
+    pub line: usize,
+    /// What its file is called; empty if nobody said.
+    pub file: &'a str,
 }
 
 /// One line of an ignore file.
@@ -16,6 +29,7 @@ pub struct IgnoreList {
 struct IgnorePattern {
     tokens: Vec<Token>,
     negated: bool,
+    written: String,
     line: usize,
 }
 
@@ -87,10 +101,14 @@ impl IgnoreList {
             patterns.push(IgnorePattern {
                 tokens,
                 negated,
+                written: String::from_utf8_lossy(written).into_owned(),
                 line: at + 1,
             });
         }
-        Ok(Self { patterns })
+        Ok(Self {
+            patterns,
+            name: String::new(),
+        })
     }
 
     /// Reads patterns that are given one by one: blanks are trimmed, there are no comments, and a
@@ -121,10 +139,23 @@ impl IgnoreList {
             compiled.push(IgnorePattern {
                 tokens,
                 negated,
+                written: trimmed.to_owned(),
                 line: 0,
             });
         }
-        Ok(Self { patterns: compiled })
+        Ok(Self {
+            patterns: compiled,
+            name: String::new(),
+        })
+    }
+
+    /// Says what the file is called in messages.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..self
+        }
     }
 
     /// Returns true if there is no pattern.
@@ -159,8 +190,8 @@ impl IgnoreList {
         (ignored, state)
     }
 
-    /// Returns the line of the pattern that excludes `path`, if it is excluded.
-    pub fn excluded_by(&self, path: &[u8]) -> Option<usize> {
+    /// Returns the pattern that excludes `path`, if it is excluded.
+    pub fn excluded_by(&self, path: &[u8]) -> Option<Exclusion<'_>> {
         let mut state = self.root();
         for end in path
             .iter()
@@ -176,7 +207,11 @@ impl IgnoreList {
             .iter()
             .zip(&state.0)
             .rfind(|(_, matched)| **matched);
-        last.filter(|_| ignored).map(|(pattern, _)| pattern.line)
+        last.filter(|_| ignored).map(|(pattern, _)| Exclusion {
+            pattern: &pattern.written,
+            line: pattern.line,
+            file: &self.name,
+        })
     }
 }
 
@@ -408,9 +443,14 @@ mod tests {
     #[test]
     fn the_excluding_line_is_named() {
         let list = IgnoreList::parse(b"# c\n*\n!a\na/secret\n").unwrap();
-        assert_eq!(list.excluded_by(b"a/secret"), Some(4));
-        assert_eq!(list.excluded_by(b"b"), Some(2));
-        assert_eq!(list.excluded_by(b"a/x"), None);
+        let list = list.named("ignored");
+        let excluded = |path: &str| {
+            let found = list.excluded_by(path.as_bytes());
+            found.map(|found| (found.line, found.pattern, found.file))
+        };
+        assert_eq!(excluded("a/secret"), Some((4, "a/secret", "ignored")));
+        assert_eq!(excluded("b"), Some((2, "*", "ignored")));
+        assert_eq!(excluded("a/x"), None);
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl WalkError {
 }
 
 /// The names in a directory, sorted descending.
-fn list(dir: &OwnedFd) -> io::Result<Vec<CString>> {
+pub(crate) fn list(dir: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

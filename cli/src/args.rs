@@ -88,6 +88,19 @@ pub(crate) struct BuildArgs {
         value_name = "BOOL"
     )]
     pub(crate) pull: bool,
+    /// Make one layer of all that is built on top of the base image
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
+    pub(crate) squash: bool,
     /// Push the image to the registry of its name; the same as --output=type=registry
     #[arg(
         long,

@@ -116,11 +116,6 @@ const FLAGS: &[Flag] = &[
         Kind::Value(&[]),
         "the sandbox of RUN steps has no options",
     ),
-    flag(
-        "squash",
-        Kind::Switch,
-        "kiln keeps the layers of an image apart; copy the result into a last stage instead",
-    ),
     flag("ulimit", Kind::Value(&[]), LIMITS),
 ];
 
@@ -235,7 +230,7 @@ mod tests {
     #[test]
     fn what_kiln_cannot_do_is_refused() {
         for args in [
-            &["--squash"][..],
+            &["--policy=p"][..],
             &["--ulimit=nofile=1"],
             &["--cgroup-parent", "x"],
             &["--cache-from", "type=local"],
@@ -273,7 +268,7 @@ mod tests {
             &["--rm=false"],
             &["--provenance=false", "--sbom=false"],
             &["--provenance", "false"],
-            &["--squash=false", "-D=0"],
+            &["--compress=false", "-D=0"],
             &["--call=build"],
         ] {
             check(args).unwrap();
@@ -282,11 +277,11 @@ mod tests {
 
     #[test]
     fn every_refusal_is_told() {
-        let text = check(&["--squash", "--policy=p", "--rm", "--squash"]).unwrap_err();
+        let text = check(&["--compress", "--policy=p", "--rm", "--compress"]).unwrap_err();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.starts_with("error: --")));
         assert_eq!(lines.len(), 2, "{text}");
-        let text = check(&["--squash=moon"]).unwrap_err();
+        let text = check(&["--compress=moon"]).unwrap_err();
         assert!(text.contains("true or false"), "{text}");
     }
 }

@@ -74,6 +74,35 @@ pub(crate) struct Assembly {
     pub(crate) config: ImageConfig,
 }
 
+impl Assembly {
+    /// Returns how many layers are those of a base image.
+    pub(crate) fn n_base(&self) -> usize {
+        let mut layers = self.layers.iter();
+        layers
+            .position(|layer| layer.origin.is_none())
+            .unwrap_or(self.layers.len())
+    }
+
+    /// Puts one layer in the place of all that the base does not have.
+    pub(crate) fn squashed(&mut self, layer: SnapshotLayer) {
+        let n_base = self.n_base();
+        let (mut n_told, created) = (0, self.config.created.clone());
+        for entry in &mut self.config.history {
+            n_told += usize::from(!entry.empty_layer);
+            entry.empty_layer |= n_told > n_base;
+        }
+        self.config.history.push(HistoryEntry {
+            created,
+            created_by: Some("squash".to_owned()),
+            author: None,
+            comment: Some(COMMENT.to_owned()),
+            empty_layer: false,
+        });
+        self.layers.truncate(n_base);
+        self.layers.push(layer);
+    }
+}
+
 /// Puts the layers and the history of an image together.
 pub(crate) fn assemble(
     store: &Store,
@@ -95,6 +124,7 @@ pub(crate) fn assemble(
         .iter()
         .map(|layer| base_name(compiled, layer))
         .collect();
+    let n_base_told = told(&compiled.image.history);
     let mut made = made.iter();
     // For each step: its layer's time, if it has one; and whether the image gets a layer.
     let mut times: Vec<(Option<i64>, bool)> = Vec::new();
@@ -107,8 +137,8 @@ pub(crate) fn assemble(
         let kept = has_layer(store, compiled, vertex, layer)?;
         if kept {
             layers.push(layer.clone());
-            names.push(compiled.graph.vertex(vertex).meta.name.clone());
         }
+        names.push(made_name(compiled, vertex));
         times.push((Some(layer.created), kept));
     }
     let mut config = compiled.image.clone();
@@ -125,36 +155,51 @@ pub(crate) fn assemble(
             empty_layer: !kept,
         });
     }
-    let n_told = config
-        .history
-        .iter()
-        .filter(|entry| !entry.empty_layer)
-        .count();
-    for (layer, name) in layers.iter().zip(names).skip(n_told) {
+    let created = filled.last().copied().unwrap_or(fallback);
+    let n_missing = layers.len().saturating_sub(told(&config.history));
+    for name in names.into_iter().skip(n_base_told + n_made).take(n_missing) {
         config.history.push(HistoryEntry {
-            created: Some(format_time(layer.created.min(limit))),
+            created: Some(format_time(created.min(limit))),
             created_by: Some(name),
             author: None,
             comment: Some(EXPORTER_COMMENT.to_owned()),
             empty_layer: false,
         });
     }
-    let created = filled.last().copied().unwrap_or(fallback);
     config.created = Some(format_time(created.min(limit)));
     Ok(Assembly { layers, config })
 }
 
-/// Says where a layer below all instructions came from.
+/// Returns how many layers a history speaks of.
+fn told(history: &[HistoryEntry]) -> usize {
+    history.iter().filter(|entry| !entry.empty_layer).count()
+}
+
+/// Says where a layer below all instructions came from: an image, or a folder.
 fn base_name(compiled: &Compiled, layer: &SnapshotLayer) -> String {
     if let Some(origin) = &layer.origin {
         return format!("pulled from {}", origin.reference);
     }
-    let vertices = compiled.graph.vertices();
-    let mut folders = vertices.filter(|(_, vertex)| vertex.inputs.first() == Some(&None));
-    let folder = folders.find(|(_, vertex)| matches!(vertex.op, Op::Copy(_)));
-    folder
-        .map(|(_, vertex)| vertex.meta.name.clone())
-        .unwrap_or_default()
+    let mut at = compiled.target;
+    let mut folder = String::new();
+    while let Some(vertex) = at.map(|id| compiled.graph.vertex(id)) {
+        if let (Op::Copy(_), [None, Some(source)]) = (&vertex.op, &vertex.inputs[..])
+            && let Op::Local(local) = &compiled.graph.vertex(*source).op
+        {
+            folder.clone_from(&local.name);
+        }
+        at = vertex.inputs.first().copied().flatten();
+    }
+    format!("local source for {folder}")
+}
+
+/// Says what made a layer.
+fn made_name(compiled: &Compiled, vertex: VertexId) -> String {
+    let vertex = compiled.graph.vertex(vertex);
+    match &vertex.op {
+        Op::Exec(exec) => format!("mount / from exec {}", exec.args.join(" ")),
+        _ => vertex.meta.name.clone(),
+    }
 }
 
 /// An entry without a layer has the time of the layer before it, else of the one after it.

@@ -50,6 +50,8 @@ pub(crate) struct BuildPlan {
     pub(crate) outputs: Vec<OutputSpec>,
     /// What steps have in common.
     pub(crate) settings: StepSettings,
+    /// Make one layer of all that is built.
+    pub(crate) squash: bool,
     /// Ask registries for names that are known.
     pub(crate) refresh: bool,
     /// Steps at once.
@@ -98,6 +100,7 @@ impl BuildPlan {
         };
         let (refresh, jobs) = (args.pull, args.jobs);
         Ok(Self {
+            squash: args.squash,
             dockerfile,
             options,
             platforms,
@@ -228,6 +231,7 @@ fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreList, 
     };
     let bytes = read_limited(file, &name)?;
     IgnoreList::parse(&bytes)
+        .map(|list| list.named(&name))
         .with_context(|| format!("cannot use `{name}`"))
         .map_err(Failure::user)
 }

@@ -9,9 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kiln_cache::{FileList, Kind, Layer, Mtime, Store, StoreError, Tree};
 use kiln_graph::{Copy, CopySource, Digest, MakeDir, Mode, Owner};
 
-use crate::apply::{Source, SourceBytes, write_plan};
+use crate::apply::{Source, write_plan};
 use crate::error::{CopyError, WorkerError};
 use crate::filter::Query;
+use crate::missing::with_hint;
 use crate::plan::{Overrides, Plan};
 use crate::unarchive::{may_be_archive, unpack_into};
 use crate::users::{Ids, needs_files, owner_of_user, resolve, resolve_leniently};
@@ -177,7 +178,7 @@ fn copy_path(
     let query = Query::new(op, path)?;
     for selected in query
         .select(&source.tree)
-        .map_err(|e| with_hint(e, source))?
+        .map_err(|e| with_hint(e, source, path))?
     {
         let node = source
             .tree
@@ -200,7 +201,7 @@ fn copy_path(
         plan.copy((number, &source.tree, &query), &selected, &op.destination)?;
     }
     // A wildcard that matched nothing still makes the destination.
-    if op.destination.ends_with('/') && !op.link {
+    if op.destination.ends_with('/') {
         plan.make_dir(&op.destination)?;
     }
     Ok(())
@@ -215,21 +216,6 @@ fn now() -> Mtime {
     Mtime {
         seconds,
         nanoseconds: since.subsec_nanos(),
-    }
-}
-
-/// Says which ignore pattern is to blame for a missing source.
-pub(crate) fn with_hint(error: CopyError, source: &Source) -> CopyError {
-    let (CopyError::NotFound { path, .. }, SourceBytes::Context(context)) = (&error, &source.bytes)
-    else {
-        return error;
-    };
-    let relative = path.trim_matches('/');
-    let line = context.ignore().excluded_by(relative.as_bytes());
-    let hint = line.map(|line| format!("it is excluded by line {line} of the ignore file"));
-    CopyError::NotFound {
-        path: path.clone(),
-        hint,
     }
 }
 

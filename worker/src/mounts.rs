@@ -13,8 +13,8 @@ use kiln_runtime::MountSource;
 use kiln_solver::{Task, blocking};
 
 use crate::apply::Source;
-use crate::copy::with_hint;
 use crate::error::WorkerError;
+use crate::missing::with_hint;
 use crate::mounts::folders::Folders;
 use crate::select::{encode_all, locate};
 use crate::snapshot::Value;

@@ -340,6 +340,10 @@ impl<'a> Plan<'a> {
         if !matches!(entry.kind, Kind::File { .. }) {
             return self.put_file(entry, Bytes::None, None);
         }
+        if matches!(entry.kind, Kind::File { size: 0, .. }) && file.entry.path == node.entry.path {
+            // There is nothing to read, and what looks like an empty file may be a socket.
+            return self.put_file(entry, Bytes::Inline(String::new()), None);
+        }
         let layer = file.layer;
         let from = file.entry.path.clone();
         let next = self.groups.len();

@@ -21,10 +21,11 @@ use kiln_solver::{Outcome, Task, Worker, blocking};
 use tokio::sync::OnceCell;
 
 use crate::apply::{Source, SourceBytes};
-use crate::copy::{CopyJob, depends_on_destination, tree_of, with_hint};
+use crate::copy::{CopyJob, depends_on_destination, tree_of};
 use crate::error::WorkerError;
 use crate::filter::{Query, root_of};
 use crate::images::{Images, ResolvedImage};
+use crate::missing::with_hint;
 use crate::mounts::{self, Seen};
 use crate::select::{Selected, encode_selection, find};
 use crate::snapshot::{Snapshot, Value};
@@ -189,7 +190,7 @@ impl Worker for LocalWorker {
                 let source = &sources[number];
                 let query = Query::new(&op, path)?;
                 let selection = query.select(&source.tree);
-                let selection = selection.map_err(|e| with_hint(e, source))?;
+                let selection = selection.map_err(|e| with_hint(e, source, path))?;
                 encode_selection(&mut encoder, (&source.tree, &query), &selection, &op);
             }
             Ok(Some(encoder.finish()))

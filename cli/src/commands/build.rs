@@ -132,10 +132,7 @@ impl Build<'_> {
         }
     }
 
-    async fn resolve(
-        &self,
-        request: &ImageRequest,
-    ) -> Result<ResolvedImage, WorkerError> {
+    async fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, WorkerError> {
         let reference: Reference = request
             .reference
             .parse()
@@ -202,8 +199,34 @@ impl Build<'_> {
             .as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let store = &self.session.store;
-        let assembly = image::assemble(store, &compiled, &values, now).map_err(Failure::user)?;
+        let mut assembly =
+            image::assemble(store, &compiled, &values, now).map_err(Failure::user)?;
+        if self.plan.squash {
+            self.squash(&mut assembly).await?;
+        }
         Ok(Built { platform, assembly })
+    }
+
+    /// Makes one layer of those that the base does not have.
+    async fn squash(&self, assembly: &mut Assembly) -> Result<(), Failure> {
+        let n_base = assembly.n_base();
+        if assembly.layers.len() == n_base {
+            return Ok(());
+        }
+        let task = self.reporter.task("squashing layers", None);
+        task.started();
+        let Session { images, store, .. } = self.session;
+        match kiln_worker::squash(images, store, &assembly.layers, n_base, &task).await {
+            Ok(layer) => {
+                task.finished();
+                assembly.squashed(layer);
+                Ok(())
+            }
+            Err(error) => {
+                task.failed(error.to_string());
+                Err(Failure::user(error))
+            }
+        }
     }
 
     fn settings(&self, compiled: &Compiled) -> kiln_worker::StepSettings {
@@ -220,11 +243,9 @@ impl Build<'_> {
         compiled: &Compiled,
         mut done: mpsc::UnboundedReceiver<(VertexId, Value)>,
     ) -> Result<(), Failure> {
-        let wanted: Vec<VertexId> = compiled
-            .steps
-            .iter()
-            .filter_map(|step| step.layer)
-            .collect();
+        // Layers that are squashed go nowhere.
+        let steps = compiled.steps.iter().filter(|_| !self.plan.squash);
+        let wanted: Vec<VertexId> = steps.filter_map(|step| step.layer).collect();
         let mut running = FuturesUnordered::new();
         let mut open = true;
         while open || !running.is_empty() {

@@ -46,7 +46,7 @@ impl StageBuild<'_, '_> {
                         input: input_number(&mut inputs, root),
                         path: match files.parents {
                             true => paths::pivoted(source),
-                            false => paths::clean(source),
+                            false => paths::source(source),
                         },
                         unpack: files.unpack.unwrap_or(files.kind == CopyKind::Add),
                     }

@@ -15,6 +15,21 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Returns a source without `.` and `..`; one that climbs above its root starts with `/../`, for
+/// messages: it is looked for below the root all the same.
+pub(super) fn source(path: &str) -> String {
+    let mut depth = 0_usize;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if depth == 0 => return format!("/..{}", clean(path)),
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    clean(path)
+}
+
 /// Returns a source whose parents are kept: where it is looked for, `/./`, and the path that is
 /// kept, both without `.` and `..`.
 pub(super) fn pivoted(path: &str) -> String {
@@ -115,6 +130,19 @@ mod tests {
             ("/../a", "/a"),
         ] {
             assert_eq!(cleaned(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn sources_that_climb_are_marked() {
+        for (path, expected) in [
+            ("a/../b", "/b"),
+            ("../b", "/../b"),
+            ("/a/../../b/", "/../b"),
+            (".", "/"),
+            ("..", "/../"),
+        ] {
+            assert_eq!(source(path), expected, "{path}");
         }
     }
 

@@ -15,9 +15,10 @@ use kiln_cache::{Entry, FileList, Layer, Mtime, Staging, Store, Tree};
 use kiln_runtime::MountSource;
 
 use crate::apply::{Source, SourceBytes, write_plan};
-use crate::copy::{tree_of, with_hint};
+use crate::copy::tree_of;
 use crate::error::WorkerError;
 use crate::filter::Query;
+use crate::missing::with_hint;
 use crate::plan::{Overrides, Plan, Planned};
 use crate::select::{Selected, locate};
 use crate::users::Ids;
