@@ -103,6 +103,7 @@ pub(crate) async fn run_step(
     let mut granted = credentials.grant(op, store.temp_path(), task).await?;
     let mut step = step_of(op, settings, &layers, &staging);
     step.env.append(&mut granted.env);
+    step.secret_env = std::mem::take(&mut granted.secret_env);
     step.mounts.extend(granted.mounts.drain(..).flatten());
     let (store, task) = (store.clone(), task.clone());
     let job = Job {
@@ -149,6 +150,7 @@ fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Stagi
         files: op.files.iter().map(file).collect(),
         shm_size: settings.shm_size,
         mounts: Vec::new(),
+        secret_env: Vec::new(),
         security: kiln_runtime::Security::Sandbox,
     }
 }
