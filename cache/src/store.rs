@@ -8,10 +8,11 @@
 //! logs/HEX                output of a step, whole
 //! contexts/HEX            stat table of one build context
 //! locks/HEX               held while a process makes what has this key
+//! mounts/HEX/N/           folders of cache mounts, which change
 //! tmp/SESSION/            what one process is writing; its lock file is held while it lives
 //! ```
 //!
-//! Invariants: content is immutable and appears by rename, complete; whatever a killed process
+//! Invariants: content (but that of cache mounts) is immutable and appears by rename, complete; whatever a killed process
 //! left in `tmp` belongs to a session whose lock is free, and the next [`Store::open`] removes
 //! it. A database row may name content that is gone: that is a miss, never an error.
 
@@ -57,7 +58,15 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         make_dir(root)?;
         check_version(root)?;
-        for dir in ["blobs/sha256", "layers", "logs", "contexts", "locks", "tmp"] {
+        for dir in [
+            "blobs/sha256",
+            "layers",
+            "logs",
+            "contexts",
+            "locks",
+            "mounts",
+            "tmp",
+        ] {
             make_dir(&root.join(dir))?;
         }
         let session = Session::start(&root.join("tmp"))?;

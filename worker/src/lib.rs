@@ -17,6 +17,7 @@ mod error;
 mod images;
 mod inflate;
 mod mask;
+mod mounts;
 mod plan;
 mod secrets;
 mod select;

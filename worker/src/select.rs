@@ -91,6 +91,16 @@ pub(crate) fn find(tree: &Tree, path: &str) -> Result<Vec<Selected>, CopyError> 
     Ok(found)
 }
 
+/// Returns where a path without wildcards really is.
+pub(crate) fn locate(tree: &Tree, path: &str) -> Result<Vec<u8>, CopyError> {
+    let real = tree.resolve(&normalized(path).join(&b'/'))?;
+    if !exists(tree, &real) {
+        let path = format!("/{}", path.trim_start_matches('/'));
+        return Err(CopyError::NotFound { path, hint: None });
+    }
+    Ok(real)
+}
+
 /// Splits a path into components, `..` taken back, never above the root.
 fn normalized(path: &str) -> Vec<&[u8]> {
     let mut parts = Vec::new();
@@ -134,6 +144,10 @@ pub(crate) fn encode_selection(
     selection: &[Selected],
     op: &Copy,
 ) {
+    let counts = Counts {
+        mode: op.mode.is_none(),
+        owner: op.owner.is_none(),
+    };
     encoder.number(selection.len() as u64);
     for selected in selection {
         // Names of one file are numbered in order of appearance.
@@ -144,7 +158,7 @@ pub(crate) fn encode_selection(
         match tree.get(&selected.real) {
             Some(node) if !node.entry.is_dir() => {
                 encoder.flag(false);
-                encode_node(encoder, tree, node, op, &mut groups);
+                encode_node(encoder, tree, node, counts, &mut groups);
             }
             _ => {
                 encoder.flag(true);
@@ -152,8 +166,32 @@ pub(crate) fn encode_selection(
         }
         for node in below {
             encoder.bytes(&node.entry.path[selected.real.len()..]);
-            encode_node(encoder, tree, node, op, &mut groups);
+            encode_node(encoder, tree, node, counts, &mut groups);
         }
+    }
+}
+
+/// What of a file's metadata counts.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    mode: bool,
+    owner: bool,
+}
+
+/// Writes everything that can be seen at and below a path, times excepted.
+pub(crate) fn encode_all(encoder: &mut Encoder, tree: &Tree, real: &[u8]) {
+    let counts = Counts {
+        mode: true,
+        owner: true,
+    };
+    let mut groups: HashMap<(usize, Vec<u8>), u64> = HashMap::new();
+    let top = tree.get(real);
+    encoder.flag(top.is_some());
+    let below = tree.below(real);
+    encoder.number(below.len() as u64);
+    for node in top.into_iter().chain(below) {
+        encoder.bytes(&node.entry.path[real.len()..]);
+        encode_node(encoder, tree, node, counts, &mut groups);
     }
 }
 
@@ -161,7 +199,7 @@ fn encode_node(
     encoder: &mut Encoder,
     tree: &Tree,
     node: Node<'_>,
-    op: &Copy,
+    counts: Counts,
     groups: &mut HashMap<(usize, Vec<u8>), u64>,
 ) {
     let file = tree.file_of(node);
@@ -179,13 +217,13 @@ fn encode_node(
             .or_insert(next);
         encoder.number(group);
     }
-    let keeps_mode = op.mode.is_none() || matches!(entry.kind, Kind::Symlink { .. });
+    let keeps_mode = counts.mode || matches!(entry.kind, Kind::Symlink { .. });
     encoder.number(if keeps_mode {
         entry.mode.into()
     } else {
         u64::MAX
     });
-    if op.owner.is_none() {
+    if counts.owner {
         encoder.number(entry.uid.into()).number(entry.gid.into());
     }
     encoder.number(entry.xattrs.len() as u64);

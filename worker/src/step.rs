@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_cache::{Layer, Staging, Store, Tree, scan_upper};
-use kiln_graph::{Digest, Exec, Network};
+use kiln_graph::{Digest, Exec, Network, Security};
 use kiln_runtime::{Cancel, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
@@ -16,6 +16,7 @@ use crate::copy::tree_of;
 use crate::credentials::Credentials;
 use crate::error::WorkerError;
 use crate::mask::{Masker, Masks};
+use crate::mounts::Prepared;
 
 /// Bytes of output kept for the message about a failing step.
 const TAIL: usize = 64 * 1024;
@@ -82,6 +83,8 @@ struct Job {
     step: Step,
     staging: Staging,
     layers: Vec<Layer>,
+    /// What the step's mounts need for as long as it runs.
+    prepared: Prepared,
     key: Digest,
     task: Task,
     masks: Option<Masks>,
@@ -91,7 +94,7 @@ struct Job {
 pub(crate) async fn run_step(
     (store, sandbox, settings): (&Store, &LazySandbox, &StepSettings),
     op: &Exec,
-    layers: Vec<Layer>,
+    (layers, mut prepared): (Vec<Layer>, Prepared),
     key: &Digest,
     task: &Task,
 ) -> Result<Outcome<Digest>, WorkerError> {
@@ -104,7 +107,11 @@ pub(crate) async fn run_step(
     let mut step = step_of(op, settings, &layers, &staging);
     step.env.append(&mut granted.env);
     step.secret_env = std::mem::take(&mut granted.secret_env);
-    step.mounts.extend(granted.mounts.drain(..).flatten());
+    // Each mount of the op is one or the other, or missing.
+    let shown = prepared.mounts.drain(..).zip(granted.mounts.drain(..));
+    step.mounts = shown
+        .filter_map(|(files, secret)| files.or(secret))
+        .collect();
     let (store, task) = (store.clone(), task.clone());
     let job = Job {
         store,
@@ -112,6 +119,7 @@ pub(crate) async fn run_step(
         step,
         staging,
         layers,
+        prepared,
         key: *key,
         task,
         masks: granted.masks.take(),
@@ -151,7 +159,10 @@ fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Stagi
         shm_size: settings.shm_size,
         mounts: Vec::new(),
         secret_env: Vec::new(),
-        security: kiln_runtime::Security::Sandbox,
+        security: match op.security {
+            Security::Sandbox => kiln_runtime::Security::Sandbox,
+            Security::Insecure => kiln_runtime::Security::Insecure,
+        },
     }
 }
 
@@ -165,6 +176,8 @@ impl Job {
         });
         let log = self.store.log_path(&self.key);
         let output = output.finish(&log)?;
+        // The next one who waits for a cache mount need not wait for the layer.
+        drop(self.prepared);
         let exit = match result {
             Ok(outcome) => outcome.exit,
             // As a shell would: no such program, or one that cannot be executed.

@@ -1,7 +1,7 @@
 //! The worker: keys, lookups and runs of vertices on one machine.
 //!
 //! Keys, by op (`H` hashes the canonical encoding, under the name of the op):
-//! - exec: `H(op, snapshot)`;
+//! - exec: `H(op, snapshot, what its mounts show of other inputs)`;
 //! - copy: `H(op, destination snapshot, what is selected as it will land)`;
 //! - make directory: `H(op, snapshot)`;
 //! - image, local: none; they are found anew each time, without reading any content.
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_cache::{Context, FileList, KeyLock, Store, Tree, Wildcard};
-use kiln_graph::{Copy, CopySource, Digest, Encoder, Graph, Op, Vertex};
+use kiln_graph::{Copy, CopySource, Digest, Encoder, Exec, Graph, Op, Vertex};
 use kiln_solver::{Outcome, Task, Worker, blocking};
 use tokio::sync::OnceCell;
 
@@ -22,6 +22,7 @@ use crate::apply::{Source, SourceBytes};
 use crate::copy::{CopyJob, tree_of, with_hint};
 use crate::error::WorkerError;
 use crate::images::{Images, ResolvedImage};
+use crate::mounts::{self, Seen};
 use crate::select::{Selected, encode_selection, find, select};
 use crate::snapshot::{Snapshot, Value};
 use crate::step::{LazySandbox, StepSettings, run_step};
@@ -157,6 +158,11 @@ impl Worker for LocalWorker {
             Op::MakeDir(_) => "make directory",
         };
         let mut encoder = Encoder::new(domain);
+        if let Op::Exec(op) = &vertex.op {
+            encoder.value(&Op::Exec(mounts::keyed_op(op)));
+            encoder.value(&base_of(inputs).id());
+            return self.key_of_mounts(encoder, op, inputs, task).await;
+        }
         encoder.value(&vertex.op).value(&base_of(inputs).id());
         let Op::Copy(op) = &vertex.op else {
             return Ok(Some(encoder.finish()));
@@ -222,6 +228,33 @@ impl Worker for LocalWorker {
 }
 
 impl LocalWorker {
+    /// Finishes the key of a step with what its mounts show.
+    async fn key_of_mounts(
+        &self,
+        mut encoder: Encoder,
+        op: &Exec,
+        inputs: &[Option<Value>],
+        task: &Task,
+    ) -> Result<Option<Digest>, WorkerError> {
+        for seen in mounts::seen(op, inputs) {
+            match seen {
+                Seen::Snapshot(id) => {
+                    encoder.variant(0).value(&id);
+                }
+                Seen::Content(input, path) => {
+                    let source = self.source(inputs[input].as_ref(), task).await?;
+                    let path = path.to_owned();
+                    encoder.variant(1);
+                    encoder = blocking(move || {
+                        mounts::encode_content(&mut encoder, &source, &path).map(|()| encoder)
+                    })
+                    .await?;
+                }
+            }
+        }
+        Ok(Some(encoder.finish()))
+    }
+
     /// Waits until no other process makes what has this key.
     async fn lock(&self, key: &Digest, task: &Task) -> Result<KeyLock, WorkerError> {
         let mut pause = Duration::from_millis(1);
@@ -251,8 +284,10 @@ impl LocalWorker {
                 unreachable!("sources make no layer")
             }
             Op::Exec(op) => {
+                let sources = self.sources(inputs, task).await?;
+                let prepared = mounts::prepare(&self.store, op, inputs, sources, task).await?;
                 let parts = (&self.store, self.sandbox.as_ref(), &self.settings);
-                run_step(parts, op, layers, key, task).await?
+                run_step(parts, op, (layers, prepared), key, task).await?
             }
             Op::Copy(op) => {
                 let sources = self.sources(inputs, task).await?;
@@ -295,21 +330,32 @@ fn paths_of(op: &Copy) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Returns all paths that copies in the graph select in a context.
+/// Returns all paths that copies and mounts in the graph select in a context.
 fn selected_paths(graph: &Graph, context: &str) -> Vec<Vec<u8>> {
     let mut paths = Vec::new();
     for (_, vertex) in graph.vertices() {
-        let Op::Copy(op) = &vertex.op else { continue };
-        for (number, path) in paths_of(op) {
-            let input = vertex.inputs[number + 1].map(|id| &graph.vertex(id).op);
-            if matches!(input, Some(Op::Local(local)) if local.name == context) {
-                paths.push(path.as_bytes().to_vec());
+        for (input, id) in vertex.inputs.iter().enumerate() {
+            let op = id.map(|id| &graph.vertex(id).op);
+            if matches!(op, Some(Op::Local(local)) if local.name == context) {
+                let found = paths_in(&vertex.op, input);
+                paths.extend(found.into_iter().map(|path| path.as_bytes().to_vec()));
             }
         }
     }
     paths.sort();
     paths.dedup();
     paths
+}
+
+/// Returns the paths that an op selects in one of its inputs.
+fn paths_in(op: &Op, input: usize) -> Vec<&str> {
+    match op {
+        Op::Copy(op) => paths_of(op)
+            .filter_map(|(number, path)| (number + 1 == input).then_some(path))
+            .collect(),
+        Op::Exec(op) => mounts::paths_of(op, input).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Reads what of a context can be selected, links that wildcards find included.

@@ -1,0 +1,226 @@
+//! Cache mounts: folders that stay from build to build and are written to by steps.
+//!
+//! ```text
+//! mounts/HEX/lock         held while a folder of this name is chosen or made
+//! mounts/HEX/N/fs         a folder as a step sees it
+//! mounts/HEX/N/lock       held while the folder is used: by one user alone, or by several
+//! ```
+//!
+//! Of each name there can be several folders: whoever may not share one that is in use gets
+//! another. Locks are those of the kernel, across processes; it drops them when a process dies,
+//! so a build that was killed leaves a folder as its step left it, and free. A folder appears by
+//! rename, complete. Unlike everything else in the store, its content is nobody's promise.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use kiln_graph::{Digest, Sharing};
+
+use crate::error::StoreError;
+use crate::layers::Staging;
+use crate::store::Store;
+
+/// A folder in use; free again when dropped.
+#[derive(Debug)]
+pub struct CacheFolder {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// The place of a folder that is not there yet. Nobody else can choose one of this name while it
+/// exists.
+#[derive(Debug)]
+pub struct NewCacheFolder {
+    dir: PathBuf,
+    sharing: Sharing,
+    _gate: File,
+}
+
+/// What there is of a name for one more user.
+#[derive(Debug)]
+pub enum CacheSlot {
+    /// A folder to use.
+    Ready(CacheFolder),
+    /// No folder yet, and the right to make one.
+    Absent(NewCacheFolder),
+    /// Somebody else uses it, or chooses one just now.
+    Busy,
+}
+
+impl CacheFolder {
+    /// Returns the folder that steps see.
+    pub fn fs_dir(&self) -> PathBuf {
+        self.dir.join("fs")
+    }
+}
+
+impl NewCacheFolder {
+    /// Makes the folder: it becomes what was staged.
+    pub fn create(self, staged: &Staging) -> Result<CacheFolder, StoreError> {
+        make_dir(&self.dir)?;
+        let path = self.dir.join("lock");
+        let lock = File::create(&path).map_err(StoreError::io("write", &path))?;
+        let folder = match take(lock, self.sharing, &path)? {
+            Some(lock) => CacheFolder {
+                dir: self.dir.clone(),
+                _lock: lock,
+            },
+            // Without its content nobody can have chosen it.
+            None => {
+                return Err(StoreError::Damaged {
+                    what: path.display().to_string(),
+                });
+            }
+        };
+        let fs_dir = folder.fs_dir();
+        fs::rename(staged.fs_dir(), &fs_dir).map_err(StoreError::io("write", &fs_dir))?;
+        Ok(folder)
+    }
+}
+
+impl Store {
+    /// Chooses a folder of this name for one more user.
+    pub fn cache_folder(&self, name: &Digest, sharing: Sharing) -> Result<CacheSlot, StoreError> {
+        let dir = self.root().join("mounts").join(name.hex());
+        make_dir(&dir)?;
+        let path = dir.join("lock");
+        let gate = File::create(&path).map_err(StoreError::io("write", &path))?;
+        let Some(gate) = take(gate, Sharing::Locked, &path)? else {
+            return Ok(CacheSlot::Busy);
+        };
+        let mut number = 0;
+        loop {
+            let dir = dir.join(number.to_string());
+            if !dir.join("fs").exists() {
+                break;
+            }
+            let path = dir.join("lock");
+            let lock = File::create(&path).map_err(StoreError::io("write", &path))?;
+            if let Some(lock) = take(lock, sharing, &path)? {
+                return Ok(CacheSlot::Ready(CacheFolder { dir, _lock: lock }));
+            }
+            number += 1;
+        }
+        if number > 0 && sharing == Sharing::Locked {
+            return Ok(CacheSlot::Busy);
+        }
+        Ok(CacheSlot::Absent(NewCacheFolder {
+            dir: dir.join(number.to_string()),
+            sharing,
+            _gate: gate,
+        }))
+    }
+}
+
+/// Takes a lock for one user alone or for several; `None` while somebody is in the way.
+fn take(file: File, sharing: Sharing, path: &Path) -> Result<Option<File>, StoreError> {
+    let taken = match sharing {
+        Sharing::Shared => file.try_lock_shared(),
+        Sharing::Private | Sharing::Locked => file.try_lock(),
+    };
+    match taken {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StoreError::io("make the folder", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> Digest {
+        Digest::blake3("name")
+    }
+
+    fn use_one(store: &Store, sharing: Sharing) -> CacheFolder {
+        match store.cache_folder(&name(), sharing).unwrap() {
+            CacheSlot::Ready(folder) => folder,
+            CacheSlot::Absent(place) => place.create(&store.stage_layer().unwrap()).unwrap(),
+            CacheSlot::Busy => panic!("busy"),
+        }
+    }
+
+    fn is_busy(store: &Store, sharing: Sharing) -> bool {
+        let slot = store.cache_folder(&name(), sharing).unwrap();
+        matches!(slot, CacheSlot::Busy)
+    }
+
+    #[test]
+    fn a_folder_keeps_its_content() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let folder = use_one(&store, Sharing::Shared);
+        fs::write(folder.fs_dir().join("file"), "x").unwrap();
+        drop(folder);
+        drop(store);
+        let store = Store::open(root.path()).unwrap();
+        for sharing in [Sharing::Shared, Sharing::Private, Sharing::Locked] {
+            assert!(use_one(&store, sharing).fs_dir().join("file").exists());
+        }
+    }
+
+    #[test]
+    fn shared_folders_have_many_users() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let other = Store::open(root.path()).unwrap();
+        let one = use_one(&store, Sharing::Shared);
+        let two = use_one(&other, Sharing::Shared);
+        assert_eq!(one.fs_dir(), two.fs_dir());
+        assert!(is_busy(&store, Sharing::Locked));
+    }
+
+    #[test]
+    fn private_users_get_another_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let one = use_one(&store, Sharing::Private);
+        let two = use_one(&store, Sharing::Private);
+        assert_ne!(one.fs_dir(), two.fs_dir());
+        let free = one.fs_dir();
+        drop(one);
+        assert_eq!(use_one(&store, Sharing::Private).fs_dir(), free);
+    }
+
+    #[test]
+    fn locked_users_wait_for_each_other_and_for_those_who_share() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let one = use_one(&store, Sharing::Locked);
+        assert!(is_busy(&store, Sharing::Locked));
+        // Whoever does not want to be alone does not wait.
+        assert_ne!(use_one(&store, Sharing::Shared).fs_dir(), one.fs_dir());
+        drop(one);
+        assert!(!is_busy(&store, Sharing::Locked));
+    }
+
+    #[test]
+    fn one_makes_a_folder_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let slot = store.cache_folder(&name(), Sharing::Shared).unwrap();
+        assert!(is_busy(&store, Sharing::Shared));
+        drop(slot);
+        assert!(!is_busy(&store, Sharing::Shared));
+    }
+
+    #[test]
+    fn what_a_killed_build_began_is_begun_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let half = root.path().join("mounts").join(name().hex()).join("0");
+        fs::create_dir_all(&half).unwrap();
+        fs::write(half.join("lock"), "").unwrap();
+        assert_eq!(use_one(&store, Sharing::Shared).fs_dir(), half.join("fs"));
+    }
+}
