@@ -325,24 +325,15 @@ mod tests {
 
     #[test]
     fn the_last_value_of_a_variable_counts() {
-        let all: fn(&[(&'static str, &'static str)]) -> Vec<(String, String)> = |given| {
-            let given = given.iter().map(|(name, value)| (*name, value.as_bytes()));
-            let shown = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            let found = environment(given, "/root").into_iter();
-            found
-                .map(|(name, value)| (name.to_owned(), shown(value)))
-                .collect()
-        };
-        let pairs = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+        let bytes = |all: &'static [(&str, &str)]| {
             let all = all.iter();
-            all.map(|&(name, value)| (name.to_owned(), value.to_owned()))
-                .collect()
+            all.map(|(name, value)| (*name, value.as_bytes()))
         };
-        assert_eq!(
-            all(&[("A", "1"), ("HOME", "/x"), ("A", "2"), ("B", "3")]),
-            pairs(&[("A", "2"), ("HOME", "/x"), ("B", "3")])
-        );
-        assert_eq!(all(&[("HOME", "")]), pairs(&[("HOME", "/root")]));
+        let given = bytes(&[("A", "1"), ("HOME", "/x"), ("A", "2"), ("B", "3")]);
+        let expected = bytes(&[("A", "2"), ("HOME", "/x"), ("B", "3")]);
+        assert_eq!(environment(given, "/root"), expected.collect::<Vec<_>>());
+        let given = bytes(&[("HOME", "")]);
+        assert_eq!(environment(given, "/root"), [("HOME", &b"/root"[..])]);
     }
 
     #[test]
