@@ -15,6 +15,7 @@ mod copy;
 mod error;
 mod images;
 mod inflate;
+mod layout;
 mod plan;
 mod select;
 mod sink;
@@ -28,6 +29,7 @@ mod worker;
 
 pub use crate::error::{CopyError, UnpackError, WorkerError};
 pub use crate::images::{Images, ResolvedImage};
+pub use crate::layout::OciLayout;
 pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
 pub use crate::sources::{ContextFiles, GitSettings, SourceError, Sources};
 pub use crate::step::{LazySandbox, StepSettings};

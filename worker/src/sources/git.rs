@@ -149,7 +149,7 @@ fn check(source: &GitSource, address: &Address, objects: &[&str]) -> Result<(), 
 async fn named(git: &Git<'_>, name: &str) -> Result<Resolved, WorkerError> {
     let peeled = format!("{name}^{{}}");
     let args = ["ls-remote", "-q", "--", &git.address.remote, name, &peeled];
-    let out = git.run("ask", Place::Nowhere, args).await?;
+    let out = git.run("look into", Place::Nowhere, args).await?;
     let lines = parse_lines(&String::from_utf8_lossy(&out));
     let looks_short = (4..40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit());
     choose(&lines, name).ok_or_else(|| {
@@ -175,7 +175,7 @@ async fn default_branch(git: &Git<'_>) -> Result<Resolved, WorkerError> {
         &git.address.remote,
         "HEAD",
     ];
-    let out = git.run("ask", Place::Nowhere, args).await?;
+    let out = git.run("look into", Place::Nowhere, args).await?;
     let text = String::from_utf8_lossy(&out);
     let name = text.lines().find_map(|line| {
         let (target, name) = line.strip_prefix("ref: ")?.split_once('\t')?;

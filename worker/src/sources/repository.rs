@@ -47,8 +47,7 @@ impl Repository {
             let format = format!("--object-format={format}");
             let args = ["init", "-q", "--bare", "--template=", &format, "--"].map(Into::into);
             let args = args.into_iter().chain([new.clone().into_os_string()]);
-            git.run("make a repository for", Place::New, args)
-                .await?;
+            git.run("make a repository for", Place::New, args).await?;
             fs::rename(&new, &dir).map_err(SourceError::keep("git"))?;
         }
         fs::write(dir.join(MARK), "").map_err(SourceError::keep("git"))?;

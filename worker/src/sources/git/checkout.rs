@@ -2,8 +2,7 @@
 //!
 //! The folder has a `.git` that borrows the objects of the shared repository. Where `.git` is
 //! kept, it gets objects of its own, of this commit only, and the address without a password;
-//! else it goes, and those of submodules go with it. Links in the commit are never followed: the
-//! folder that is wanted is looked for with `openat2`, as if the commit were a root.
+//! else it goes, and those of submodules go with it. Links in the commit are never followed.
 
 use std::fs;
 use std::io;
@@ -20,6 +19,9 @@ use crate::error::WorkerError;
 use crate::sources::error::SourceError;
 use crate::sources::repository::{Repository, format_of};
 use crate::sources::run_git::{Git, Place};
+
+/// A link where none may be.
+const ELOOP: i32 = 40;
 
 /// A commit to check out.
 pub(crate) struct Checkout<'a> {
@@ -173,12 +175,12 @@ fn remove_git(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a folder of the commit; links lead nowhere but into the commit.
+/// Opens a folder of the commit; as BuildKit has it, no link may lead there.
 fn open_subdir(dir: &Path, subdir: &str, url: &str) -> Result<OwnedFd, SourceError> {
     let open = || -> io::Result<OwnedFd> {
         let root = open_dir(dir)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         Ok(rustix::fs::openat2(
             root,
             subdir,
@@ -193,6 +195,7 @@ fn open_subdir(dir: &Path, subdir: &str, url: &str) -> Result<OwnedFd, SourceErr
         why: match error.kind() {
             io::ErrorKind::NotFound => "it is not there".to_owned(),
             io::ErrorKind::NotADirectory => "it is not a folder".to_owned(),
+            _ if error.raw_os_error() == Some(ELOOP) => "a link stands on the way".to_owned(),
             _ => error.to_string(),
         },
     })
@@ -287,11 +290,11 @@ mod tests {
             names.sort();
             Ok::<_, String>(names.join(" "))
         };
-        for subdir in ["etc", "abs", "up", "abs/../up"] {
-            assert_eq!(names(subdir).as_deref(), Ok("deep"), "{subdir}");
-        }
+        assert_eq!(names("etc").as_deref(), Ok("deep"));
         for (subdir, why) in [
-            ("gone", "not there"),
+            ("abs", "a link"),
+            ("up/deep", "a link"),
+            ("gone", "a link"),
             ("file", "not a folder"),
             ("x", "not there"),
         ] {
