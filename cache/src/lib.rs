@@ -4,7 +4,8 @@
 //!   Store ── blobs      bytes by SHA-256, as a registry knows them
 //!     │  ├── layers     unpacked directory + FileList, by content id or diff id
 //!     │  ├── actions    key of a vertex -> layer it made (SQLite)
-//!     │  └── contexts   stat tables: what a file's content was when it last looked like this
+//!     │  ├── contexts   stat tables: what a file's content was when it last looked like this
+//!     │  └── memos      what is known of files and repositories elsewhere
 //!   Tree                what a chain of FileLists shows when they lie on each other
 //!   Context             a folder read in place, through patterns and a stat table
 //! ```
@@ -21,6 +22,7 @@ mod error;
 mod filelist;
 mod layers;
 mod lock;
+mod memos;
 mod mounts;
 mod pattern;
 mod scan;

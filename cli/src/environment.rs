@@ -54,6 +54,18 @@ impl Environment {
         }
     }
 
+    /// Returns the variables that name proxies, for programs that fetch.
+    pub(crate) fn proxies(&self) -> Vec<(String, String)> {
+        let is_proxy = |name: &str| {
+            let lower = name.to_ascii_lowercase();
+            ["http_proxy", "https_proxy", "all_proxy", "no_proxy"].contains(&lower.as_str())
+        };
+        let text = |text: &OsString| text.to_str().map(str::to_owned);
+        let variables = self.variables.iter();
+        let texts = variables.filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        texts.filter(|(name, _)| is_proxy(name)).collect()
+    }
+
     /// Returns a variable, for `--build-arg NAME`.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.raw_variable(name).and_then(OsStr::to_str)

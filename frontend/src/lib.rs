@@ -29,6 +29,7 @@ mod env;
 mod expand;
 #[cfg(test)]
 mod fixtures;
+mod git_url;
 mod heredoc;
 mod instruction;
 mod lines;
@@ -45,6 +46,7 @@ mod words;
 
 pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
+pub use crate::git_url::{GitUrl, GitUrlError, git_url};
 pub use crate::instruction::{Dockerfile, StageOutline};
 pub use crate::options::{
     Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache,

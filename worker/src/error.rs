@@ -9,6 +9,7 @@ use kiln_registry::{ParseReferenceError, RegistryError};
 use kiln_runtime::RunError;
 
 use crate::credentials::CredentialError;
+use crate::sources::SourceError;
 
 /// Why a vertex has no value.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum WorkerError {
         /// Why not.
         source: UnpackError,
     },
+    /// A remote source cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// A secret or an agent that is needed cannot be had.
     #[error(transparent)]
     Credential(#[from] CredentialError),

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   image       reference -> manifest, config; blobs and files when somebody needs them
+//!   http, git   address -> what is there -> a layer of its files, named by their content
 //!   copy        select (pure) -> plan (pure) -> apply (disk) -> layer
 //!   exec        layers -> overlay -> process -> what it changed -> layer
 //! ```
@@ -16,6 +17,7 @@ mod credentials;
 mod error;
 mod images;
 mod inflate;
+mod layout;
 mod mask;
 mod mounts;
 mod plan;
@@ -23,6 +25,7 @@ mod secrets;
 mod select;
 mod sink;
 mod snapshot;
+mod sources;
 mod step;
 mod unarchive;
 mod unpack;
@@ -33,7 +36,9 @@ pub use crate::agents::{Agent, AgentError, Agents, KeyError};
 pub use crate::credentials::{CredentialError, Credentials};
 pub use crate::error::{CopyError, UnpackError, WorkerError};
 pub use crate::images::{Images, ResolvedImage};
+pub use crate::layout::OciLayout;
 pub use crate::secrets::{MAX_SECRET, SecretError, SecretSource, SecretValue, Secrets};
 pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
+pub use crate::sources::{ContextFiles, GitSettings, SourceError, Sources};
 pub use crate::step::{LazySandbox, StepSettings};
 pub use crate::worker::{LocalWorker, Parts};
