@@ -60,11 +60,10 @@ impl Environment {
             let lower = name.to_ascii_lowercase();
             ["http_proxy", "https_proxy", "all_proxy", "no_proxy"].contains(&lower.as_str())
         };
-        let text = |(name, value): &(OsString, OsString)| {
-            Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()))
-        };
-        let variables = self.variables.iter().filter_map(text);
-        variables.filter(|(name, _)| is_proxy(name)).collect()
+        let text = |text: &OsString| text.to_str().map(str::to_owned);
+        let variables = self.variables.iter();
+        let texts = variables.filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+        texts.filter(|(name, _)| is_proxy(name)).collect()
     }
 
     /// Returns a variable, for `--build-arg NAME`.

@@ -9,6 +9,7 @@ mod docker_flags;
 mod environment;
 mod excerpt;
 mod export;
+mod fetch;
 mod image;
 mod local;
 mod plan;

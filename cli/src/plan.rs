@@ -1,12 +1,13 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
+pub(crate) mod contexts;
 mod dockerfile;
 mod entitlements;
 mod outputs;
 mod secrets;
 mod ssh;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,13 +15,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use kiln_cache::{Context, IgnoreList};
 use kiln_exporter::OutputSpec;
-use kiln_frontend::{NamedContext, NoCache, Options};
+use kiln_frontend::{NoCache, Options};
 use kiln_graph::{Network, Platform};
 use kiln_registry::Reference;
-use kiln_worker::{ContextFiles, Credentials, StepSettings};
+use kiln_worker::{ContextFiles, Credentials, Snapshot, StepSettings};
 
 use crate::args::BuildArgs;
 use crate::environment::{Environment, display_path};
+use crate::fetch::USUAL_NAMES;
+use crate::plan::contexts::{ContextPlace, LayoutImage, is_web_address, main_context};
 use crate::plan::dockerfile::text_of;
 use crate::plan::outputs::outputs;
 use crate::plan::{secrets::secrets, ssh::agents};
@@ -28,7 +31,7 @@ use crate::report::Failure;
 use crate::writable;
 
 /// Longest Dockerfile in bytes.
-const MAX_DOCKERFILE: u64 = 64 << 20;
+pub(crate) const MAX_DOCKERFILE: u64 = 64 << 20;
 
 /// The name that the build context has in a graph.
 pub(crate) const CONTEXT: &str = "context";
@@ -36,14 +39,18 @@ pub(crate) const CONTEXT: &str = "context";
 /// A build, ready to start.
 #[derive(Debug)]
 pub(crate) struct BuildPlan {
-    /// The Dockerfile.
+    /// The Dockerfile; empty until it was read.
     pub(crate) dockerfile: Source,
+    /// Where the Dockerfile is.
+    pub(crate) dockerfile_place: DockerfilePlace,
     /// Options without a platform of their own.
     pub(crate) options: Options,
     /// Platforms to build; several give one index.
     pub(crate) platforms: Vec<Platform>,
-    /// Folders by the name they have in the graph.
-    pub(crate) contexts: Vec<(String, PathBuf, IgnoreList)>,
+    /// Contexts by the name they have in the graph, the main one first.
+    pub(crate) contexts: Vec<(String, ContextPlace)>,
+    /// Images of OCI layouts, by reference.
+    pub(crate) layouts: HashMap<String, LayoutImage>,
     /// Names of the image.
     pub(crate) tags: Vec<Reference>,
     /// Where the result goes.
@@ -59,29 +66,43 @@ pub(crate) struct BuildPlan {
 }
 
 /// A Dockerfile's text, and how it is called in messages.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
+}
+
+/// Where a Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DockerfilePlace {
+    /// It was read.
+    Read,
+    /// In a context that is fetched, under this name or a usual one.
+    Inside(Option<String>),
+    /// At this address.
+    Web(String),
 }
 
 impl BuildPlan {
     /// Reads what the arguments name.
     pub(crate) fn new(args: &BuildArgs, env: &Environment) -> Result<Self, Failure> {
         args.docker.check()?;
-        let context = context_folder(&args.context)?;
-        let (dockerfile, path) = read_dockerfile(args, &context)?;
-        let ignore = read_ignore(&context, path.as_deref())?;
-        let mut contexts = vec![(CONTEXT.to_owned(), context, ignore)];
-        let named_contexts = named_contexts(&args.build_context, &mut contexts)?;
+        let build_args = build_args(&args.build_arg, env)?;
+        let keeps_git = keeps_git_dir(&build_args);
+        let context = main_context(&args.context, keeps_git)?;
+        let (dockerfile, dockerfile_place, context) = find_dockerfile(args, context)?;
+        let named = pairs(&args.build_context, "--build-context", false)?;
+        let named = contexts::named_contexts(&named, keeps_git)?;
+        let mut contexts = vec![(CONTEXT.to_owned(), context)];
+        contexts.extend(named.places);
         let platforms = platforms(&args.platform)?;
         let options = Options {
-            build_args: build_args(&args.build_arg, env)?,
+            build_args,
             target: args.target.clone(),
             explicit_platform: !args.platform.is_empty(),
             several_platforms: platforms.len() > 1,
             labels: pairs(&args.label, "--label", true)?,
-            named_contexts,
+            named_contexts: named.named,
             network: network(&args.network)?,
             no_cache: no_cache(args),
             allowed: entitlements::allowed(&args.allow)?,
@@ -102,9 +123,11 @@ impl BuildPlan {
         Ok(Self {
             squash: args.squash,
             dockerfile,
+            dockerfile_place,
             options,
             platforms,
             contexts,
+            layouts: named.layouts,
             tags,
             outputs,
             settings,
@@ -115,39 +138,86 @@ impl BuildPlan {
 
     /// Opens the contexts.
     pub(crate) fn open_contexts(&self) -> Result<Vec<(String, ContextFiles)>, Failure> {
-        let open = |(name, dir, ignore): &(String, PathBuf, IgnoreList)| {
-            let context = Context::open(dir, ignore.clone()).map_err(Failure::user)?;
-            Ok((name.clone(), ContextFiles::Folder(context)))
+        let open = |(name, place): &(String, ContextPlace)| {
+            let files = match place {
+                ContextPlace::Folder(dir, ignore) => {
+                    let context = Context::open(dir, ignore.clone()).map_err(Failure::user)?;
+                    ContextFiles::Folder(context)
+                }
+                ContextPlace::Git(source) => ContextFiles::Git(source.clone()),
+                ContextPlace::Http(source) => ContextFiles::Http(source.clone()),
+                ContextPlace::Fetched(files) => ContextFiles::Fetched(files.clone()),
+                // It is fetched before anything is opened.
+                ContextPlace::Stdin => ContextFiles::Fetched(Snapshot::default()),
+            };
+            Ok((name.clone(), files))
         };
         self.contexts.iter().map(open).collect()
     }
 }
 
-fn context_folder(written: &str) -> Result<PathBuf, Failure> {
-    let not_yet = |what: &str| {
-        Failure::usage(format!(
-            "build context `{written}`: {what} cannot be a context yet"
-        ))
-        .with_hint("give a folder of this machine")
+/// Returns true if the build argument asks for `.git` of Git contexts.
+fn keeps_git_dir(build_args: &[(String, String)]) -> bool {
+    let mut args = build_args.iter().rev();
+    let found = args.find(|(name, _)| name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    found.is_some_and(|(_, value)| crate::args::switch(value) == Ok(true))
+}
+
+/// Reads the Dockerfile if it is on this machine, and then the ignore list of a folder.
+fn find_dockerfile(
+    args: &BuildArgs,
+    context: ContextPlace,
+) -> Result<(Source, DockerfilePlace, ContextPlace), Failure> {
+    let file = args.file.as_deref();
+    let dir = match &context {
+        ContextPlace::Folder(dir, _) => Some(dir.clone()),
+        _ => None,
     };
-    if written == "-" {
-        return Err(not_yet("standard input"));
-    }
-    if written.contains("://") || written.starts_with("git@") {
-        return Err(not_yet("a remote address"));
-    }
-    let path = PathBuf::from(written);
-    if path.is_dir() {
-        return Ok(path);
-    }
-    let why = if path.exists() {
-        "it is not a folder"
-    } else {
-        "there is no such folder"
+    let (source, place, path) = match file {
+        Some("-") if matches!(context, ContextPlace::Stdin) => {
+            let message = "standard input cannot be both the build context and the Dockerfile";
+            return Err(Failure::usage(message));
+        }
+        Some(url) if is_web_address(url) => {
+            let place = DockerfilePlace::Web(url.to_owned());
+            (Source::default(), place, None)
+        }
+        _ if is_here(file, &context) => {
+            let (source, path) = read_dockerfile(args, dir.as_deref().unwrap_or(Path::new("")))?;
+            (source, DockerfilePlace::Read, path)
+        }
+        _ => {
+            let place = DockerfilePlace::Inside(args.file.clone());
+            (Source::default(), place, None)
+        }
     };
-    Err(Failure::user(anyhow::anyhow!(
-        "build context `{written}` cannot be read: {why}"
-    )))
+    let context = match dir {
+        Some(dir) => {
+            let ignore = read_ignore(&dir, path.as_deref())?;
+            ContextPlace::Folder(dir, ignore)
+        }
+        None => context,
+    };
+    Ok((source, place, context))
+}
+
+/// Beside a fetched context, only an absolute path and `-` name a file of this machine.
+fn is_here(file: Option<&str>, context: &ContextPlace) -> bool {
+    match context {
+        ContextPlace::Folder(..) => true,
+        ContextPlace::Stdin => false,
+        _ => file.is_some_and(|file| file == "-" || file.starts_with('/')),
+    }
+}
+
+/// `Dockerfile` may be spelled `dockerfile`.
+fn lower_case(path: PathBuf) -> PathBuf {
+    let is_usual = path.file_name().is_some_and(|name| name == USUAL_NAMES[0]);
+    let lower = path.with_file_name(USUAL_NAMES[1]);
+    if is_usual && !path.exists() && lower.exists() {
+        return lower;
+    }
+    path
 }
 
 /// Reads the Dockerfile; returns its path, too, unless it came from standard input.
@@ -166,15 +236,12 @@ fn read_dockerfile(args: &BuildArgs, context: &Path) -> Result<(Source, Option<P
     let path = match &args.file {
         Some(file) => PathBuf::from(file),
         None => {
-            let usual = context.join("Dockerfile");
-            let lower = context.join("dockerfile");
-            if !usual.exists() && lower.exists() {
-                lower
-            } else {
-                usual
-            }
+            let mut usual = USUAL_NAMES.iter().map(|name| context.join(name));
+            let found = usual.find(|path| path.exists());
+            found.unwrap_or_else(|| context.join(USUAL_NAMES[0]))
         }
     };
+    let path = lower_case(path);
     let name = display_path(&path);
     let file = std::fs::File::open(&path).with_context(|| format!("cannot read `{name}`"));
     let bytes = read_limited(file.map_err(no_dockerfile)?, &name)?;
@@ -186,7 +253,7 @@ fn no_dockerfile(error: anyhow::Error) -> Failure {
     Failure::user(error).with_hint("name the Dockerfile with --file")
 }
 
-fn dockerfile_text(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
+pub(crate) fn dockerfile_text(bytes: Vec<u8>, name: &str) -> Result<String, Failure> {
     text_of(bytes).map_err(|line| {
         let error = anyhow::anyhow!("`{name}` is not UTF-8 text in line {line}");
         Failure::user(error).with_hint("only comments, LABEL and MAINTAINER may have other bytes")
@@ -234,29 +301,6 @@ fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreList, 
         .map(|list| list.named(&name))
         .with_context(|| format!("cannot use `{name}`"))
         .map_err(Failure::user)
-}
-
-fn named_contexts(
-    written: &[String],
-    contexts: &mut Vec<(String, PathBuf, IgnoreList)>,
-) -> Result<BTreeMap<String, NamedContext>, Failure> {
-    let mut named = BTreeMap::new();
-    for (name, value) in pairs(written, "--build-context", false)? {
-        let context = if let Some(image) = value.strip_prefix("docker-image://") {
-            NamedContext::Image(image.to_owned())
-        } else if value.contains("://") || value.starts_with("git@") {
-            let message = format!("--build-context {name}={value}: kiln cannot use this yet");
-            let hint = "give a folder or docker-image://REFERENCE";
-            return Err(Failure::usage(message).with_hint(hint));
-        } else {
-            let dir = context_folder(&value)?;
-            let ignore = read_ignore(&dir, None)?;
-            contexts.push((name.clone(), dir, ignore));
-            NamedContext::Local
-        };
-        named.insert(name, context);
-    }
-    Ok(named)
 }
 
 fn platforms(written: &[String]) -> Result<Vec<Platform>, Failure> {

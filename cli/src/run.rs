@@ -16,6 +16,7 @@ use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::{images, inspect};
 use crate::environment::Environment;
 use crate::export::{Facts, export, facts_alone};
+use crate::fetch::fetch;
 use crate::plan::BuildPlan;
 use crate::progress::{Mode, TerminalSize, drive};
 use crate::report::{Failure, FailureKind};
@@ -75,7 +76,7 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
         Command::Build(args) => {
             let plan = BuildPlan::new(args, env)?;
             let store = open_store(cli.root, env, &privilege)?;
-            build(args, &plan, store, env, &privilege)
+            build(args, plan, store, env, &privilege)
         }
         Command::Inspect(args) => {
             let store = open_store(cli.root, env, &privilege)?;
@@ -90,7 +91,7 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
 
 fn build(
     args: &BuildArgs,
-    plan: &BuildPlan,
+    plan: BuildPlan,
     store: Store,
     env: &Environment,
     privilege: &Privilege,
@@ -123,7 +124,7 @@ fn build(
 /// Builds, and shows progress on a thread of its own.
 async fn build_and_show(
     args: &BuildArgs,
-    plan: &BuildPlan,
+    plan: BuildPlan,
     session: &Session,
     env: &Environment,
     privilege: &Privilege,
@@ -146,15 +147,17 @@ async fn build_and_show(
         for warning in &privilege.warnings {
             reporter.warn(warning.as_str());
         }
-        let result = {
+        let result = until_stopped(async {
+            let plan = fetch(plan, session, &reporter).await?;
             let build = Build {
-                plan,
+                plan: &plan,
                 session,
                 reporter: &reporter,
                 color,
             };
-            until_stopped(build_all(args, &build)).await
-        };
+            build_all(args, &build).await
+        })
+        .await;
         // The last sender: what shows progress ends with it.
         drop(reporter);
         result

@@ -119,7 +119,6 @@ impl Session {
             path: env.path.clone(),
             proxies: env.proxies(),
             ssh_agent: None,
-            ca_files: ca_files.to_vec(),
         };
         let sources = Sources::new(store.clone(), client.clone(), git);
         let images = Images::new(store.clone(), client.clone());

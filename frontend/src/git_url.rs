@@ -11,7 +11,7 @@
 //! Says what a text means, reads nothing. What `git` could take for an option, a refspec or a
 //! pattern is refused here: whoever runs `git` gets plain names.
 
-use kiln_graph::{GitSource, GitTimes};
+use kiln_graph::{GitSource, GitTimes, is_full_commit};
 
 /// A Git repository, and what is wanted of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,12 +125,6 @@ pub fn git_url(text: &str) -> Result<Option<GitUrl>, GitUrlError> {
         Some(subdir) => Err(invalid("subdirectory", subdir)),
         None => Ok(Some(url)),
     }
-}
-
-/// Returns true for a whole hash of a commit: 40 hexadecimal digits, or 64.
-pub fn is_full_commit(text: &str) -> bool {
-    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    matches!(text.len(), 40 | 64) && text.bytes().all(is_digit)
 }
 
 /// A URL's parts before they are understood.

@@ -46,7 +46,7 @@ mod words;
 
 pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
-pub use crate::git_url::{GitUrl, GitUrlError, git_url, is_full_commit};
+pub use crate::git_url::{GitUrl, GitUrlError, git_url};
 pub use crate::instruction::{Dockerfile, StageOutline};
 pub use crate::options::{
     Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache,

@@ -36,4 +36,6 @@ pub use crate::op::{
     Copy, CopySource, Exec, InlineFile, MakeDir, Network, Op, Owner, Principal, Security,
 };
 pub use crate::platform::{ParsePlatformError, Platform};
-pub use crate::source::{GitSource, GitTimes, HttpSource, ImageSource, LocalSource};
+pub use crate::source::{
+    GitSource, GitTimes, HttpSource, ImageSource, LocalSource, is_full_commit,
+};

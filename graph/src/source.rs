@@ -68,6 +68,12 @@ pub enum GitTimes {
     Commit,
 }
 
+/// Returns true for a whole hash of a commit: 40 hexadecimal digits, or 64.
+pub fn is_full_commit(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    matches!(text.len(), 40 | 64) && text.bytes().all(is_digit)
+}
+
 impl Encode for ImageSource {
     fn encode(&self, encoder: &mut Encoder) {
         encoder.value(&self.manifest).value(&self.platform);

@@ -76,6 +76,7 @@ fn measure(
             files: Vec::new(),
             shm_size: None,
             mounts: Vec::new(),
+            secret_env: Vec::new(),
             security: Security::Sandbox,
         };
         let started = Instant::now();

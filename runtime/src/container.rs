@@ -216,8 +216,7 @@ fn open_null() -> io::Result<()> {
     sys::replace_stdin(null.as_fd())
 }
 
-/// What to execute, as the kernel takes it.
-#[derive(Debug)]
+/// What to execute, as the kernel takes it. Some variables are secret, so it is not printed.
 struct Program {
     candidates: Vec<CString>,
     args: Vec<CString>,
@@ -231,16 +230,22 @@ impl Program {
             return Ok(None);
         };
         let strings = |all: &[String]| all.iter().map(|s| Ok(CString::new(s.as_str())?)).collect();
-        let variables = environment(&plan.env, &identity.home);
-        let path = variables.iter().find(|(name, _)| *name == "PATH");
-        let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
-        let env: Vec<String> = variables
+        let public = plan
+            .env
             .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+            .map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let secret = plan.secret_env.iter();
+        let secret = secret.map(|variable| (variable.name.as_str(), &variable.value.0[..]));
+        let variables = environment(public.chain(secret), &identity.home);
+        let path = variables.iter().find(|(name, _)| *name == "PATH");
+        let path = path.and_then(|(_, value)| std::str::from_utf8(value).ok());
+        let path = path.unwrap_or(DEFAULT_PATH);
+        let variable = |(name, value): &(&str, &[u8])| {
+            Ok(CString::new([name.as_bytes(), b"=", value].concat())?)
+        };
+        let env: io::Result<Vec<CString>> = variables.iter().map(variable).collect();
         let candidates: io::Result<Vec<CString>> = strings(&candidates(program, path));
         let args: io::Result<Vec<CString>> = strings(&plan.args);
-        let env: io::Result<Vec<CString>> = strings(&env);
         Ok(Some(Self {
             candidates: candidates?,
             args: args?,
@@ -267,17 +272,20 @@ impl Program {
 
 /// Returns the variables of the program: each name once, at its first place with its last value;
 /// the home of the user unless another is given.
-fn environment<'a>(given: &'a [(String, String)], home: &'a str) -> Vec<(&'a str, &'a str)> {
-    let mut variables: Vec<(&str, &str)> = Vec::with_capacity(given.len() + 1);
+fn environment<'a>(
+    given: impl Iterator<Item = (&'a str, &'a [u8])>,
+    home: &'a str,
+) -> Vec<(&'a str, &'a [u8])> {
+    let mut variables: Vec<(&str, &[u8])> = Vec::new();
     for (name, value) in given {
-        match variables.iter_mut().find(|(known, _)| known == name) {
+        match variables.iter_mut().find(|(known, _)| *known == name) {
             Some(variable) => variable.1 = value,
             None => variables.push((name, value)),
         }
     }
     variables.retain(|&(name, value)| name != "HOME" || !value.is_empty());
     if !variables.iter().any(|(name, _)| *name == "HOME") {
-        variables.push(("HOME", home));
+        variables.push(("HOME", home.as_bytes()));
     }
     variables
 }
@@ -320,14 +328,15 @@ mod tests {
 
     #[test]
     fn the_last_value_of_a_variable_counts() {
-        let given = [("A", "1"), ("HOME", "/x"), ("A", "2"), ("B", "3")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(
-            environment(&given, "/root"),
-            [("A", "2"), ("HOME", "/x"), ("B", "3")]
-        );
-        let empty = [("HOME".to_owned(), String::new())];
-        assert_eq!(environment(&empty, "/root"), [("HOME", "/root")]);
+        let bytes = |all: &'static [(&str, &str)]| {
+            let all = all.iter();
+            all.map(|(name, value)| (*name, value.as_bytes()))
+        };
+        let given = bytes(&[("A", "1"), ("HOME", "/x"), ("A", "2"), ("B", "3")]);
+        let expected = bytes(&[("A", "2"), ("HOME", "/x"), ("B", "3")]);
+        assert_eq!(environment(given, "/root"), expected.collect::<Vec<_>>());
+        let given = bytes(&[("HOME", "")]);
+        assert_eq!(environment(given, "/root"), [("HOME", &b"/root"[..])]);
     }
 
     #[test]

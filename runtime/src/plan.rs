@@ -36,6 +36,7 @@ pub(crate) struct Plan {
     pub user: String,
     pub cwd: String,
     pub env: Vec<(String, String)>,
+    pub secret_env: Vec<SecretVariable>,
     /// What to execute; nothing in a probe, which ends when the root is set up.
     pub args: Vec<String>,
 }
@@ -99,6 +100,14 @@ pub(crate) struct File {
     pub mode: u32,
     #[serde(skip)]
     pub content: Vec<u8>,
+}
+
+/// A variable whose value follows the plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SecretVariable {
+    pub name: String,
+    #[serde(skip)]
+    pub value: Content,
 }
 
 /// Something mounted for the time of the step.
@@ -212,7 +221,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
-/// Sends the plan and its files' contents.
+/// Sends the plan, the contents of its files, and the values of its secret variables.
 pub(crate) fn send_plan(mut to: impl Write, plan: &Plan) -> io::Result<()> {
     let mut bytes = encode(plan)?;
     for file in &plan.files {
@@ -222,6 +231,9 @@ pub(crate) fn send_plan(mut to: impl Write, plan: &Plan) -> io::Result<()> {
         if let PlannedSource::File { content, .. } = &mount.source {
             bytes.extend(frame(&content.0)?);
         }
+    }
+    for variable in &plan.secret_env {
+        bytes.extend(frame(&variable.value.0)?);
     }
     to.write_all(&bytes)
 }
@@ -236,6 +248,9 @@ pub(crate) fn receive_plan(mut from: impl Read) -> io::Result<Plan> {
         if let PlannedSource::File { content, .. } = &mut mount.source {
             content.0 = receive_bytes(&mut from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         }
+    }
+    for variable in &mut plan.secret_env {
+        variable.value.0 = receive_bytes(&mut from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     }
     Ok(plan)
 }

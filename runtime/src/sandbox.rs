@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cancel::Cancel;
 use crate::error::RunError;
+use crate::mount::Content;
 use crate::mount::MountSource;
 use crate::netfiles;
 use crate::overlay::{EMPTY, SKELETON};
 use crate::placing;
-use crate::plan::{File, Isolation, OverlayInterface, Plan};
+use crate::plan::{File, Isolation, OverlayInterface, Plan, SecretVariable};
 use crate::privilege::{self, Privilege, PrivilegeKind};
 use crate::reexec;
 use crate::step::{Network, Outcome, Security, Step, Stream};
@@ -134,6 +135,7 @@ impl Sandbox {
             user: step.user.clone(),
             cwd: step.cwd.clone(),
             env: step.env.clone(),
+            secret_env: step.secret_env.iter().map(secret_variable).collect(),
             args: step.args.clone(),
         })
     }
@@ -164,6 +166,7 @@ impl Sandbox {
             work: folder.join("work"),
             args: Vec::new(),
             env: Vec::new(),
+            secret_env: Vec::new(),
             cwd: String::new(),
             user: String::new(),
             network: Network::Host,
@@ -189,6 +192,13 @@ fn work_folders(step: &Step) -> impl Iterator<Item = &Path> {
     std::iter::once(&step.work)
         .chain(others)
         .map(PathBuf::as_path)
+}
+
+fn secret_variable((name, value): &(String, Content)) -> SecretVariable {
+    SecretVariable {
+        name: name.clone(),
+        value: value.clone(),
+    }
 }
 
 /// Removes what the kernel left in a work folder, where no step can write.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mount::Mount;
+use crate::mount::{Content, Mount};
 
 /// One process to run in an isolated root.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Step {
     /// The complete environment, where the last value of a name counts; `HOME` is added if it is
     /// not in it, or empty.
     pub env: Vec<(String, String)>,
+    /// Further variables, which count more than those of `env` and are never printed.
+    pub secret_env: Vec<(String, Content)>,
     /// Working directory, created if missing; empty for `/`.
     pub cwd: String,
     /// `USER` as written: empty, a name or an id, each optionally followed by `:group`.

@@ -45,9 +45,11 @@ pub(crate) struct Granted {
     pub(crate) mounts: Vec<Option<kiln_runtime::Mount>>,
     /// Further variables, which count more than those of the op.
     pub(crate) env: Vec<(String, String)>,
+    /// Variables that are secret, which count more than all others.
+    pub(crate) secret_env: Vec<(String, Content)>,
     /// What its output must not show.
     pub(crate) masks: Option<Masks>,
-    _sockets: Served,
+    sockets: Served,
 }
 
 impl CredentialError {
@@ -71,20 +73,21 @@ impl Credentials {
         let found = self.find_secrets(op).await?;
         let mut granted = Granted {
             mounts: Vec::with_capacity(op.mounts.len()),
-            env: Vec::new(),
+            env: agent_variable(op).into_iter().collect(),
+            secret_env: Vec::new(),
             masks: None,
-            _sockets: Served::new(dir),
+            sockets: Served::new(dir),
         };
-        granted.env.extend(agent_variable(op));
         for (mount, value) in op.mounts.iter().zip(&found) {
             let shown = match &mount.kind {
                 MountKind::Secret(secret) => {
-                    granted.env.extend(secret_variable(secret, value.as_ref())?);
+                    let variable = secret_variable(secret, value.as_ref())?;
+                    granted.secret_env.extend(variable);
                     secret_file(mount, secret, value.as_ref())
                 }
                 MountKind::Ssh(ssh) => {
                     let target = agent_target(op, mount);
-                    self.socket(ssh, target, &mut granted._sockets, task)?
+                    self.socket(ssh, target, &mut granted.sockets, task)?
                 }
                 MountKind::Bind { .. } | MountKind::Cache(_) | MountKind::Tmpfs { .. } => None,
             };
@@ -172,21 +175,16 @@ fn agent_variable(op: &Exec) -> Option<(String, String)> {
 fn secret_variable(
     secret: &SecretMount,
     value: Option<&SecretValue>,
-) -> Result<Option<(String, String)>, SecretError> {
+) -> Result<Option<(String, Content)>, SecretError> {
     let Some(name) = &secret.env else {
         return Ok(None);
     };
-    let refused = |why| SecretError::NotAVariable {
-        id: secret.id.clone(),
-        name: name.clone(),
-        why,
-    };
     let bytes = value.map(SecretValue::as_bytes).unwrap_or_default();
     if bytes.contains(&0) {
-        return Err(refused("it has a zero byte"));
+        let (id, name) = (secret.id.clone(), name.clone());
+        return Err(SecretError::ZeroByte { id, name });
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| refused("it is not UTF-8 text"))?;
-    Ok(Some((name.clone(), text.to_owned())))
+    Ok(Some((name.clone(), Content(bytes.to_vec()))))
 }
 
 fn secret_file(

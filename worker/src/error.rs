@@ -51,12 +51,6 @@ pub enum WorkerError {
     /// The step could not be run.
     #[error("cannot run the step")]
     Run(#[from] RunError),
-    /// A kind of mount that nobody makes.
-    #[error("kiln does not give steps mounts of type `{kind}` yet")]
-    Mount {
-        /// Which kind.
-        kind: &'static str,
-    },
     /// A file operation of kiln itself failed.
     #[error("cannot {what} `{}`", path.display())]
     Io {

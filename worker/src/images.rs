@@ -16,6 +16,7 @@ use kiln_solver::{Direction, Task, blocking};
 use crate::copy::tree_of;
 use crate::error::WorkerError;
 use crate::inflate::unpack_blob;
+use crate::layout::OciLayout;
 use crate::sink::{Channel, Memory, write_chunks};
 use crate::snapshot::{Origin, Snapshot, SnapshotLayer, id_of};
 
@@ -100,6 +101,35 @@ impl Images {
         })
     }
 
+    /// Finds the image that a descriptor of an OCI layout names, for a platform.
+    pub async fn resolve_layout(
+        &self,
+        layout: &OciLayout,
+        top: &Descriptor,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, WorkerError> {
+        let name = layout.name();
+        let mut descriptor = top.clone();
+        if MediaKind::of(&top.media_type) == Some(MediaKind::Index) {
+            let index: Index = parse(&name, "index", &layout.read_blob(&top.digest)?)?;
+            let chosen = choose_manifest(&index, platform);
+            descriptor = chosen
+                .map_err(|error| WorkerError::image(&name, error.to_string()))?
+                .clone();
+        }
+        let bytes = layout.read_blob(&descriptor.digest)?;
+        let manifest: Manifest = parse(&name, "manifest", &bytes)?;
+        let config = layout.read_blob(&manifest.config.digest)?;
+        let config: ImageConfig = parse(&name, "config", &config)?;
+        let snapshot = chain(&name, &manifest, &config)?;
+        Ok(ResolvedImage {
+            reference: format!("{name}@{}", descriptor.digest),
+            manifest: descriptor.digest,
+            config,
+            snapshot,
+        })
+    }
+
     async fn top_manifest(
         &self,
         reference: &Reference,
@@ -159,6 +189,10 @@ impl Images {
         let _flying = flight.lock().await;
         if self.store.has_whole_blob(&origin.blob)? {
             return Ok(());
+        }
+        if let Some(layout) = OciLayout::of_name(&origin.reference) {
+            let (store, blob) = (self.store.clone(), origin.blob.clone());
+            return blocking(move || layout.copy_blob(&store, &blob)).await;
         }
         let parse = |error| WorkerError::from((origin.reference.clone(), error));
         let reference: Reference = origin.reference.parse().map_err(parse)?;

@@ -22,7 +22,8 @@ use crate::snapshot::Value;
 /// The mounts of a step, and what must stay until it ended.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) mounts: Vec<kiln_runtime::Mount>,
+    /// One for each mount of the op; none for secrets and agents, which are granted.
+    pub(crate) mounts: Vec<Option<kiln_runtime::Mount>>,
     stagings: Vec<Staging>,
     folders: Folders,
 }
@@ -80,7 +81,7 @@ pub(crate) fn encode_content(
     source: &Source,
     path: &str,
 ) -> Result<(), WorkerError> {
-    let real = locate(&source.tree, path).map_err(|error| with_hint(error, source))?;
+    let real = locate(&source.tree, path).map_err(|error| with_hint(error, source, path))?;
     encode_all(encoder, &source.tree, &real);
     Ok(())
 }
@@ -135,15 +136,17 @@ impl Prepared {
             MountKind::Tmpfs { size, read_only } => {
                 (MountSource::Tmpfs { size: *size }, *read_only)
             }
-            MountKind::Secret(_) => return Err(WorkerError::Mount { kind: "secret" }),
-            MountKind::Ssh(_) => return Err(WorkerError::Mount { kind: "ssh" }),
+            MountKind::Secret(_) | MountKind::Ssh(_) => {
+                self.mounts.push(None);
+                return Ok(());
+            }
         };
         let target = mount.target.clone().unwrap_or_default();
-        self.mounts.push(kiln_runtime::Mount {
+        self.mounts.push(Some(kiln_runtime::Mount {
             target,
             source,
             read_only,
-        });
+        }));
         Ok(())
     }
 }

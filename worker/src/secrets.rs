@@ -59,15 +59,13 @@ pub enum SecretError {
         /// Which secret.
         id: String,
     },
-    /// It is to be a variable and cannot be one.
-    #[error("secret `{id}` cannot be the variable `{name}`: {why}")]
-    NotAVariable {
+    /// It is to be a variable and has a byte that none can have.
+    #[error("secret `{id}` cannot be the variable `{name}`: it has a zero byte")]
+    ZeroByte {
         /// Which secret.
         id: String,
         /// The variable.
         name: String,
-        /// Why not.
-        why: &'static str,
     },
 }
 
@@ -132,7 +130,7 @@ impl SecretError {
             Self::Missing { id } => Some(format!(
                 "give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"
             )),
-            Self::NotAVariable { .. } => Some("mount it as a file: leave `env` out".to_owned()),
+            Self::ZeroByte { .. } => Some("mount it as a file: leave `env` out".to_owned()),
             Self::Read { .. } | Self::TooLarge { .. } => None,
         }
     }

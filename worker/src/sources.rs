@@ -46,8 +46,6 @@ pub struct GitSettings {
     pub proxies: Vec<(String, String)>,
     /// The socket of an agent that signs for SSH.
     pub ssh_agent: Option<PathBuf>,
-    /// PEM files of certificate authorities to trust beside the system's.
-    pub ca_files: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for GitSettings {

@@ -106,8 +106,12 @@ pub(crate) async fn run_step(
     let mut granted = credentials.grant(op, store.temp_path(), task).await?;
     let mut step = step_of(op, settings, &layers, &staging);
     step.env.append(&mut granted.env);
-    step.mounts = std::mem::take(&mut prepared.mounts);
-    step.mounts.extend(granted.mounts.drain(..).flatten());
+    step.secret_env = std::mem::take(&mut granted.secret_env);
+    // Each mount of the op is one or the other, or missing.
+    let shown = prepared.mounts.drain(..).zip(granted.mounts.drain(..));
+    step.mounts = shown
+        .filter_map(|(files, secret)| files.or(secret))
+        .collect();
     let (store, task) = (store.clone(), task.clone());
     let job = Job {
         store,
@@ -154,6 +158,7 @@ fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Stagi
         files: op.files.iter().map(file).collect(),
         shm_size: settings.shm_size,
         mounts: Vec::new(),
+        secret_env: Vec::new(),
         security: match op.security {
             Security::Sandbox => kiln_runtime::Security::Sandbox,
             Security::Insecure => kiln_runtime::Security::Insecure,

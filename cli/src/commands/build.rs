@@ -133,6 +133,11 @@ impl Build<'_> {
     }
 
     async fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, WorkerError> {
+        if let Some(image) = self.plan.layouts.get(&request.reference) {
+            let (layout, top) = (&image.layout, &image.descriptor);
+            let images = &self.session.images;
+            return images.resolve_layout(layout, top, &request.platform).await;
+        }
         let reference: Reference = request
             .reference
             .parse()

@@ -116,6 +116,7 @@ impl Bench {
             files: Vec::new(),
             shm_size: None,
             mounts: Vec::new(),
+            secret_env: Vec::new(),
             security: Security::Sandbox,
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn show(
     source: &Source,
     path: &str,
 ) -> Result<(MountSource, Staging), WorkerError> {
-    let real = locate(&source.tree, path).map_err(|error| with_hint(error, source))?;
+    let real = locate(&source.tree, path).map_err(|error| with_hint(error, source, path))?;
     let staging = store.stage_layer()?;
     let (layers, path) = match &source.bytes {
         SourceBytes::Layers(layers) => {

@@ -1,1 +1,154 @@
-//! x
+//! Archives as contexts: spooled as one file, then unpacked as `ADD` unpacks.
+//!
+//! Owners and modes are the archive's. What is unpacked is noted under the file's layer, so the
+//! same archive is unpacked once.
+
+use std::io::Read;
+use std::time::Instant;
+
+use kiln_cache::is_archive;
+use kiln_graph::{Copy, CopySource, Digest};
+use kiln_solver::{Task, blocking};
+
+use crate::apply::{Source, SourceBytes};
+use crate::copy::{CopyJob, tree_of};
+use crate::error::WorkerError;
+use crate::snapshot::Snapshot;
+use crate::sources::error::SourceError;
+use crate::sources::file::WrittenFile;
+use crate::sources::{Sources, key_of, snapshot_of, wait_for_key};
+
+/// First bytes of what is compressed: gzip, bzip2, xz, zstd.
+const COMPRESSED: [&[u8]; 4] = [
+    &[0x1f, 0x8b, 0x08],
+    b"BZh",
+    &[0xfd, b'7', b'z', b'X', b'Z', 0],
+    &[0x28, 0xb5, 0x2f, 0xfd],
+];
+
+impl Sources {
+    /// Writes a stream into a snapshot with one file of this name.
+    pub async fn spool(
+        &self,
+        name: &str,
+        stream: impl Read + Send + 'static,
+    ) -> Result<Snapshot, WorkerError> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let write = move || WrittenFile::write(&store, &name, 0, stream)?.commit();
+        Ok(snapshot_of(blocking(write).await?))
+    }
+
+    /// Returns what the archive `name` of a snapshot holds; `None` if it is no archive. `shown` is
+    /// how it is called in messages.
+    pub async fn unpacked(
+        &self,
+        file: &Snapshot,
+        (name, shown): (&str, &str),
+        task: &Task,
+    ) -> Result<Option<Snapshot>, WorkerError> {
+        let source = self.tree(file)?;
+        let key = key_of("archive", &[&file.id().to_string(), name]);
+        let _lock = wait_for_key(&self.store, &key, task).await?;
+        if let Some(action) = self.store.action(&key)?
+            && self.store.has_layer(&action.layer)?
+        {
+            return Ok(Some(snapshot_of(action.layer)));
+        }
+        let (path, shown) = (name.to_owned(), shown.to_owned());
+        let (started, job) = (Instant::now(), CopyJob::new(&self.store, Vec::new()));
+        task.status("unpacking");
+        let unpacked = blocking(move || {
+            if !holds_archive(&source, &path, &shown)? {
+                return Ok::<Option<Digest>, WorkerError>(None);
+            }
+            Ok(Some(job.copy(&unpack_op(&path), &[source])?))
+        });
+        let Some(layer) = unpacked.await? else {
+            return Ok(None);
+        };
+        self.store
+            .record_action(&key, &layer, "unpack", started.elapsed())?;
+        Ok(Some(snapshot_of(layer)))
+    }
+
+    /// Reads a file of a snapshot, links followed inside it; `None` if there is none. It may have
+    /// at most `limit` bytes.
+    pub fn read_file(
+        &self,
+        snapshot: &Snapshot,
+        path: &str,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, WorkerError> {
+        let source = self.tree(snapshot)?;
+        let Ok(real) = source.tree.resolve(path.as_bytes()) else {
+            return Ok(None);
+        };
+        let Some(node) = source.tree.get(&real) else {
+            return Ok(None);
+        };
+        let failed = || SourceError::keep(path);
+        let opened = source.open(source.tree.file_of(node)).map_err(failed())?;
+        let mut bytes = Vec::new();
+        opened
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed())?;
+        if bytes.len() as u64 > limit {
+            let error = std::io::Error::other(format!("it is longer than {limit} bytes"));
+            return Err(failed()(error).into());
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Returns the files of a snapshot that was fetched.
+    fn tree(&self, snapshot: &Snapshot) -> Result<Source, WorkerError> {
+        let mut layers = Vec::new();
+        for layer in snapshot.layers() {
+            let missing = || kiln_cache::StoreError::Damaged {
+                what: format!("layer {} (it is missing)", layer.id),
+            };
+            layers.push(self.store.layer(&layer.id)?.ok_or_else(missing)?);
+        }
+        Ok(Source {
+            tree: tree_of(&layers),
+            bytes: SourceBytes::Layers(layers.into()),
+        })
+    }
+}
+
+/// Tells by the content whether a file is an archive.
+fn holds_archive(source: &Source, name: &str, shown: &str) -> Result<bool, WorkerError> {
+    let keep = || SourceError::keep(shown);
+    let open = || {
+        let node = source.tree.get(name.as_bytes());
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        source.open(source.tree.file_of(node.ok_or_else(missing)?))
+    };
+    let mut first = Vec::new();
+    open()
+        .and_then(|file| file.take(6).read_to_end(&mut first))
+        .map_err(keep())?;
+    let is_compressed = COMPRESSED.iter().any(|magic| first.starts_with(magic));
+    let file = open().map_err(keep())?;
+    match is_archive(file) {
+        true => Ok(true),
+        false if is_compressed => Err(SourceError::NoArchive(shown.to_owned()).into()),
+        false => Ok(false),
+    }
+}
+
+fn unpack_op(name: &str) -> Copy {
+    Copy {
+        sources: vec![CopySource::Path {
+            input: 1,
+            path: format!("/{name}"),
+            unpack: true,
+        }],
+        destination: "/".to_owned(),
+        owner: None,
+        mode: None,
+        link: false,
+        parents: false,
+        exclude: Vec::new(),
+    }
+}
