@@ -58,4 +58,4 @@ pub use crate::plan::OverlayInterface;
 pub use crate::privilege::{Privilege, PrivilegeKind, enter_user_namespace};
 pub use crate::reexec::intercept;
 pub use crate::sandbox::Sandbox;
-pub use crate::step::{Exit, InlineFile, Network, Outcome, Step, Stream};
+pub use crate::step::{Device, Exit, InlineFile, Network, Outcome, Step, Stream};

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
-use crate::step::Network;
+use crate::step::{Device, Network};
 
 /// Everything stage 1 needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,6 +103,7 @@ pub(crate) enum Report {
         signal: Option<i32>,
         cpu_us: u64,
         max_rss: u64,
+        devices: Vec<Device>,
     },
 }
 
