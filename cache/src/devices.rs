@@ -1,9 +1,10 @@
 //! Devices that a step could not have: files that stand for them become what they stand for.
 //!
-//! The kernel makes no devices in a user namespace. In a step, `mknod` therefore makes a regular
-//! file with the attribute `user.kiln.device`, whose value is `c` or `b`, a space, and the numbers
-//! in decimal with a colon between: `c 1:3`. It is a device in the file list, and once the step
-//! is over also in its directory. What was written to it is lost, as in a device.
+//! The kernel makes no devices in a user namespace. In a step, `mknod` therefore makes a socket of
+//! which the runtime knows what it stands for, or a regular file with the attribute
+//! `user.kiln.device`, whose value is `c` or `b`, a space, and the numbers in decimal with a colon
+//! between: `c 1:3`. Both are devices in the file list, and once the step is over also in its
+//! directory. What was written to the file is lost, as in a device.
 //!
 //! A step that sets the attribute itself has made a device, no more: see `runtime` for why steps
 //! can open none. Anything but a value in exactly this form is no device, and neither is `c 0:0`,
@@ -14,12 +15,23 @@ use std::io;
 use std::path::Path;
 
 use crate::dir_writer::{Content, DirWriter};
-use crate::filelist::{Entry, Kind, split_path};
+use crate::filelist::{Entry, Kind, Mtime, split_path};
 
 /// Attributes that mean something to kiln and belong to no image.
 pub(crate) const OWN: &[u8] = b"user.kiln.";
 /// Says which device a file stands for; the runtime has the same name.
 pub(crate) const ATTRIBUTE: &[u8] = b"user.kiln.device";
+
+/// A socket in an upper directory that stands for a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placeholder {
+    /// Number of its inode.
+    pub inode: u64,
+    /// When it was made: an inode can serve again.
+    pub born: Mtime,
+    /// The device.
+    pub kind: Kind,
+}
 
 /// Bits of the numbers, as the kernel's `dev_t` has them.
 const MAJOR_BITS: u32 = 12;
@@ -30,10 +42,20 @@ pub(crate) fn parse(value: &[u8]) -> Option<Kind> {
     let (kind, numbers) = std::str::from_utf8(value).ok()?.split_once(' ')?;
     let (major, minor) = numbers.split_once(':')?;
     let (major, minor) = (number(major, MAJOR_BITS)?, number(minor, MINOR_BITS)?);
-    match kind {
-        "c" if (major, minor) != (0, 0) => Some(Kind::CharDevice { major, minor }),
-        "b" => Some(Kind::BlockDevice { major, minor }),
-        _ => None,
+    let kind = match kind {
+        "c" => Kind::CharDevice { major, minor },
+        "b" => Kind::BlockDevice { major, minor },
+        _ => return None,
+    };
+    is_device(&kind).then_some(kind)
+}
+
+/// Returns true for every device that a step may have.
+pub(crate) fn is_device(kind: &Kind) -> bool {
+    match *kind {
+        Kind::CharDevice { major, minor } => (major, minor) != (0, 0),
+        Kind::BlockDevice { .. } => true,
+        _ => false,
     }
 }
 
@@ -43,7 +65,7 @@ fn number(digits: &str, n_bits: u32) -> Option<u32> {
     (number >> n_bits == 0 && number.to_string() == digits).then_some(number)
 }
 
-/// Puts nodes in the place of the files that stand for them, under all their names; `entries` are
+/// Puts nodes in the place of what stands for them, under all their names; `entries` are
 /// those of the whole directory. Times of directories stay as they are.
 pub(crate) fn make_nodes(
     dir: &Path,
@@ -83,7 +105,7 @@ mod tests {
     use rustix::fs::{XattrFlags, makedev, setxattr};
 
     use super::*;
-    use crate::scan::scan_upper;
+    use crate::scan::{scan_step, scan_upper};
     use crate::tree::Tree;
 
     fn char_device(major: u32, minor: u32) -> Kind {
@@ -179,6 +201,51 @@ mod tests {
         assert_eq!((disk.mode(), disk.rdev()), (0o060_640, makedev(7, 300)));
         let again = scan_upper(dir.path(), &Tree::default()).unwrap();
         assert_eq!(again.get(b"d/null"), list.get(b"d/null"));
+    }
+
+    #[test]
+    fn sockets_become_the_devices_they_stand_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let placeholder = |name: &str, kind: Kind| {
+            let _listener = std::os::unix::net::UnixListener::bind(path(name)).unwrap();
+            let stat = crate::walk::stat_at(
+                rustix::fs::CWD,
+                &std::ffi::CString::new(path(name).to_str().unwrap()).unwrap(),
+            );
+            let stat = stat.unwrap();
+            Placeholder {
+                inode: stat.stx_ino,
+                born: crate::walk::born(&stat),
+                kind,
+            }
+        };
+        let disk = Kind::BlockDevice { major: 8, minor: 1 };
+        let known = placeholder("disk", disk.clone());
+        let mut reused = placeholder("reused", disk.clone());
+        reused.born.seconds += 1;
+        let whiteout = placeholder("whiteout", char_device(0, 0));
+        placeholder("unknown", disk.clone());
+        fs::hard_link(path("disk"), path("same")).unwrap();
+        fs::set_permissions(path("disk"), fs::Permissions::from_mode(0o600)).unwrap();
+        let list = scan_step(dir.path(), &Tree::default(), &[known, reused, whiteout]).unwrap();
+        let entries = list.entries().iter().filter(|entry| !entry.is_dir());
+        let names: Vec<&[u8]> = entries.map(|entry| &*entry.path).collect();
+        assert_eq!(
+            names,
+            [&b"disk"[..], b"same"],
+            "other sockets are in no image"
+        );
+        let entry = list.get(b"disk").unwrap();
+        assert_eq!((&entry.kind, entry.mode), (&disk, 0o600));
+        let link = Kind::Hardlink {
+            target: b"disk".to_vec(),
+        };
+        assert_eq!(list.get(b"same").unwrap().kind, link);
+        if let Ok(node) = path("same").symlink_metadata() {
+            assert_eq!((node.mode(), node.rdev()), (0o060_600, makedev(8, 1)));
+            assert_eq!(node.nlink(), 2);
+        }
     }
 
     #[test]

@@ -9,13 +9,14 @@ use std::path::Path;
 
 use kiln_graph::{Algorithm, Digest, Hasher};
 use rayon::prelude::*;
+use rustix::fs::FileType;
 
-use crate::devices;
+use crate::devices::{self, Placeholder};
 use crate::error::StoreError;
-use crate::filelist::{Entry, FileList, Kind};
+use crate::filelist::{Entry, FileList, Kind, Mtime};
 use crate::layers::{open_beneath, open_dir};
 use crate::tree::Tree;
-use crate::walk::{Found, Step, WalkError, entry_of, stat_at, walk};
+use crate::walk::{Found, Step, WalkError, born, entry_as, entry_of, file_type, stat_at, walk};
 use crate::xattrs;
 
 /// Reads an upper directory; `below` is what lay under it.
@@ -24,8 +25,17 @@ use crate::xattrs;
 /// and files that differ in nothing. Kept are the parents of everything that is listed. Files that
 /// stand for devices become devices, in the list and in the directory.
 pub fn scan_upper(dir: &Path, below: &Tree) -> Result<FileList, StoreError> {
+    scan_step(dir, below, &[])
+}
+
+/// As [`scan_upper`], for a step that made devices for which these sockets stand.
+pub fn scan_step(
+    dir: &Path,
+    below: &Tree,
+    sockets: &[Placeholder],
+) -> Result<FileList, StoreError> {
     let root = open_dir(dir).map_err(StoreError::io("open", dir))?;
-    let (mut entries, placeholders) = read_entries(&root).map_err(|error| {
+    let (mut entries, placeholders) = read_entries(&root, sockets).map_err(|error| {
         let path = dir.join(String::from_utf8_lossy(&error.path).as_ref());
         StoreError::Io {
             what: "read",
@@ -73,19 +83,65 @@ fn unhashed(size: u64) -> Kind {
 /// What is remembered from one entry to the next.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Sockets that stand for devices: inode, birth, device.
+    sockets: HashMap<(u64, Mtime), Kind>,
     /// The first path of every file that has several names.
     links: HashMap<u64, Vec<u8>>,
-    /// Paths of files that stand for devices, the first of each.
+    /// Paths of what stands for devices, the first of each.
     placeholders: HashSet<Vec<u8>>,
 }
 
-/// Reads all entries, the root's own first, and tells which are files in truth.
-fn read_entries(root: &OwnedFd) -> Result<(Vec<Entry>, HashSet<Vec<u8>>), WalkError> {
+impl Seen {
+    fn new(sockets: &[Placeholder]) -> Self {
+        let devices = sockets.iter().filter(|it| devices::is_device(&it.kind));
+        let devices = devices.map(|it| ((it.inode, it.born), it.kind.clone()));
+        Self {
+            sockets: devices.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns what a file is in a layer: itself, or another name of one that was there before.
+    fn name(&mut self, found: &Found<'_>, kind: Kind) -> Kind {
+        if found.stat.stx_nlink < 2 {
+            return kind;
+        }
+        match self.links.get(&found.stat.stx_ino) {
+            Some(first) => Kind::Hardlink {
+                target: first.clone(),
+            },
+            None => {
+                self.links.insert(found.stat.stx_ino, found.path.to_vec());
+                kind
+            }
+        }
+    }
+
+    /// Returns the entry of a socket that stands for a device.
+    fn read_socket(&mut self, found: &Found<'_>) -> Option<Entry> {
+        if self.sockets.is_empty() || file_type(found.stat) != FileType::Socket {
+            return None;
+        }
+        let key = (found.stat.stx_ino, born(found.stat));
+        let device = self.sockets.get(&key)?.clone();
+        let kind = self.name(found, device);
+        if !matches!(kind, Kind::Hardlink { .. }) {
+            self.placeholders.insert(found.path.to_vec());
+        }
+        Some(entry_as(found, kind))
+    }
+}
+
+/// Reads all entries, the root's own first, and tells which of the devices are placeholders.
+fn read_entries(
+    root: &OwnedFd,
+    sockets: &[Placeholder],
+) -> Result<(Vec<Entry>, HashSet<Vec<u8>>), WalkError> {
     let at_root = |source: io::Error| WalkError {
         path: Vec::new(),
         source,
     };
-    let mut seen = Seen::default();
+    let mut seen = Seen::new(sockets);
     let dot = CString::from(c".");
     let stat = stat_at(root, &dot).map_err(|error| at_root(error.into()))?;
     let parent = std::os::fd::AsFd::as_fd(root);
@@ -112,21 +168,11 @@ fn read_entries(root: &OwnedFd) -> Result<(Vec<Entry>, HashSet<Vec<u8>>), WalkEr
 }
 
 fn read_entry(found: &Found<'_>, seen: &mut Seen) -> io::Result<Option<Entry>> {
-    let stat = found.stat;
-    let entry = entry_of(found, || {
-        if stat.stx_nlink < 2 {
-            return Ok(unhashed(stat.stx_size));
-        }
-        Ok(match seen.links.get(&stat.stx_ino) {
-            Some(first) => Kind::Hardlink {
-                target: first.clone(),
-            },
-            None => {
-                seen.links.insert(stat.stx_ino, found.path.to_vec());
-                unhashed(stat.stx_size)
-            }
-        })
-    })?;
+    if let Some(device) = seen.read_socket(found) {
+        return Ok(Some(device));
+    }
+    let size = found.stat.stx_size;
+    let entry = entry_of(found, || Ok(seen.name(found, unhashed(size))))?;
     let Some(mut entry) = entry else {
         return Ok(None);
     };

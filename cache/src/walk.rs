@@ -108,7 +108,12 @@ pub(crate) fn open_sub(dir: impl AsFd, name: &CString) -> io::Result<OwnedFd> {
 /// Returns the metadata of a name, links not followed.
 pub(crate) fn stat_at(dir: impl AsFd, name: &CString) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    rustix::fs::statx(dir, name, flags, StatxFlags::BASIC_STATS)
+    rustix::fs::statx(
+        dir,
+        name,
+        flags,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )
 }
 
 /// Returns what kind of file it is.
@@ -121,6 +126,14 @@ pub(crate) fn mtime_of(stat: &Statx) -> Mtime {
     Mtime {
         seconds: stat.stx_mtime.tv_sec,
         nanoseconds: stat.stx_mtime.tv_nsec,
+    }
+}
+
+/// Returns when the inode was made, where the file system keeps it.
+pub(crate) fn born(stat: &Statx) -> Mtime {
+    Mtime {
+        seconds: stat.stx_btime.tv_sec,
+        nanoseconds: stat.stx_btime.tv_nsec,
     }
 }
 
@@ -148,7 +161,13 @@ pub(crate) fn entry_of(
         // An archive cannot hold a socket, and nothing listens on a copied one.
         _ => return Ok(None),
     };
-    Ok(Some(Entry {
+    Ok(Some(entry_as(found, kind)))
+}
+
+/// Makes the entry of something found that counts as `kind`.
+pub(crate) fn entry_as(found: &Found<'_>, kind: Kind) -> Entry {
+    let stat = found.stat;
+    Entry {
         path: found.path.to_vec(),
         kind,
         mode: u32::from(stat.stx_mode) & 0o7777,
@@ -156,5 +175,5 @@ pub(crate) fn entry_of(
         gid: stat.stx_gid,
         mtime: mtime_of(stat),
         xattrs: Vec::new(),
-    }))
+    }
 }

@@ -2,9 +2,14 @@
 //!
 //! The kernel makes devices for nobody in a user namespace. Where kiln is real root, the filter of
 //! a step therefore puts the calls that would make one to stage 1, which has a placeholder made
-//! instead: an empty regular file whose attribute [`ATTRIBUTE`] says which device it stands for.
-//! When the step is over, the cache reads it as the device and puts a node in its place. Nothing
-//! that a step could open is ever a device, and steps cannot open the nodes of layers.
+//! instead. When the step is over, the cache puts nodes in the place of placeholders. Nothing that
+//! a step could open is ever a device, and steps cannot open the nodes of layers.
+//!
+//! A placeholder is a socket that nobody listens on: it can be renamed, linked, removed and given
+//! modes and owners as a device can, and not be opened (`ENXIO`). Which device it stands for is
+//! remembered by its inode and time of birth. The null device, which steps may use in containers
+//! of other engines, and do in roots of their own, is an empty file instead, which can be written
+//! to; a file's inode may serve again for one with content, so an attribute tells it from others.
 //!
 //! The placeholder is made by a child of stage 1 that first becomes as powerless as the caller:
 //! namespaces, root, ids, groups, capabilities and umask are the caller's, so it can do nothing
@@ -19,27 +24,27 @@
 //! Not here: which calls are put to stage 1, see [`crate::seccomp`].
 
 mod caller;
+mod placeholder;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::CStr;
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags, fsetxattr, openat, unlinkat};
+use rustix::fs::FileType;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::channel;
 use crate::devices::caller::Caller;
+use crate::devices::placeholder::Identity;
 use crate::plan::Isolation;
 use crate::seccomp::{self, NodeCall};
+use crate::step::Device;
 use crate::sys::{self, Answer, WaitStatus, WaitingCall};
 
-/// Says of a placeholder which device it stands for: `c 1:3`. The cache has the same name.
-const ATTRIBUTE: &CStr = c"user.kiln.device";
 /// A path is resolved and a file is made; longer than that takes only what has gone wrong.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 10,
@@ -48,6 +53,9 @@ const PATIENCE: Timespec = Timespec {
 /// Why a placeholder cannot be made where the kernel would have found no fault.
 const TOLD: [i32; 4] = [libc::ENOSPC, libc::EDQUOT, libc::ENOMEM, libc::EIO];
 
+/// Most sockets of one step that stand for devices.
+const MAX_SOCKETS: usize = 1 << 16;
+
 /// Returns true if steps get placeholders: what is made of them needs real root.
 pub(crate) fn are_made(isolation: &Isolation) -> bool {
     matches!(isolation, Isolation::Namespace { idmap: true, .. })
@@ -55,7 +63,13 @@ pub(crate) fn are_made(isolation: &Isolation) -> bool {
 
 /// Stage 1's end of the filter.
 #[derive(Debug)]
-pub(crate) enum Devices {
+pub(crate) struct Devices {
+    listener: Listener,
+    made: Vec<Device>,
+}
+
+#[derive(Debug)]
+enum Listener {
     /// The container will send the listener.
     Awaited(UnixStream),
     /// It did.
@@ -67,47 +81,58 @@ pub(crate) enum Devices {
 impl Devices {
     /// Returns what listens to a container at the other end of `go`.
     pub(crate) fn new(go: UnixStream, isolation: &Isolation) -> Self {
-        if are_made(isolation) {
-            Self::Awaited(go)
+        let listener = if are_made(isolation) {
+            Listener::Awaited(go)
         } else {
-            Self::Nobody
-        }
+            Listener::Nobody
+        };
+        let made = Vec::new();
+        Self { listener, made }
+    }
+
+    /// Returns the devices that sockets stand for.
+    pub(crate) fn into_made(self) -> Vec<Device> {
+        self.made
     }
 
     /// Returns what to poll.
     pub(crate) fn watched(&self) -> Option<PollFd<'_>> {
-        match self {
-            Self::Awaited(go) => Some(PollFd::new(go, PollFlags::IN)),
-            Self::Listening(listener) => Some(PollFd::new(listener, PollFlags::IN)),
-            Self::Nobody => None,
+        match &self.listener {
+            Listener::Awaited(go) => Some(PollFd::new(go, PollFlags::IN)),
+            Listener::Listening(listener) => Some(PollFd::new(listener, PollFlags::IN)),
+            Listener::Nobody => None,
         }
     }
 
     /// Does what [`Devices::watched`] is ready for; `process` is the container, `control` leads to
     /// kiln, and neither is kept waiting.
     pub(crate) fn attend(&mut self, ready: PollFlags, process: &OwnedFd, control: &UnixStream) {
-        match self {
-            Self::Awaited(go) => {
+        match &self.listener {
+            Listener::Awaited(go) => {
                 let received = channel::receive_descriptors(go).unwrap_or_default();
-                *self = match received.into_iter().next() {
-                    Some(listener) => Self::Listening(listener),
-                    None => Self::Nobody,
+                self.listener = match received.into_iter().next() {
+                    Some(listener) => Listener::Listening(listener),
+                    None => Listener::Nobody,
                 };
             }
-            Self::Listening(listener) if ready.contains(PollFlags::IN) => {
+            Listener::Listening(listener) if ready.contains(PollFlags::IN) => {
                 let listener = listener.as_fd();
                 // It may be gone by now, and its answer may find nobody.
                 let Ok(call) = sys::receive_call(listener) else {
                     return;
                 };
                 let answer = match Caller::of(&call, listener) {
-                    Ok(Some((caller, node))) => make(&caller, node, process, control),
-                    Ok(None) | Err(_) => Answer::Kernel,
+                    Ok(Some((caller, node))) if self.made.len() < MAX_SOCKETS => {
+                        let (answer, device) = make(&caller, node, process, control);
+                        self.made.extend(device);
+                        answer
+                    }
+                    Ok(_) | Err(_) => Answer::Kernel,
                 };
                 let _heard = sys::answer_call(listener, call.id, answer);
             }
             // Every process with the filter is gone.
-            Self::Listening(_) | Self::Nobody => *self = Self::Nobody,
+            Listener::Listening(_) | Listener::Nobody => self.listener = Listener::Nobody,
         }
     }
 }
@@ -142,9 +167,14 @@ impl Node {
             minor,
         })
     }
+
+    /// Returns true for what `/dev/null` is.
+    fn is_null(self) -> bool {
+        (self.is_block, self.major, self.minor) == (false, 1, 3)
+    }
 }
 
-/// The value of [`ATTRIBUTE`].
+/// The value of the attribute of a file that stands for it.
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_block { 'b' } else { 'c' };
@@ -180,15 +210,28 @@ fn low(argument: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Has a child make the placeholder.
-fn make(caller: &Caller, node: Node, process: &OwnedFd, control: &UnixStream) -> Answer {
+/// Has a child make the placeholder; returns what a socket stands for.
+fn make(
+    caller: &Caller,
+    node: Node,
+    process: &OwnedFd,
+    control: &UnixStream,
+) -> (Answer, Option<Device>) {
+    let Ok((told, tell)) = pipe_with(PipeFlags::CLOEXEC) else {
+        return (Answer::Kernel, None);
+    };
     match sys::fork() {
-        Ok(Some(child)) => answer(wait(child, process, control)),
-        Ok(None) => sys::exit_now(match make_as_caller(caller, node, process) {
+        Ok(Some(child)) => {
+            drop(tell);
+            let answer = answer(wait(child, process, control));
+            let identity = Identity::receive(&told).filter(|_| answer == Answer::Done);
+            (answer, identity.map(|identity| identity.of(node)))
+        }
+        Ok(None) => sys::exit_now(match placeholder::make(caller, node, process, &tell) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EPERM),
         }),
-        Err(_) => Answer::Kernel,
+        Err(_) => (Answer::Kernel, None),
     }
 }
 
@@ -216,18 +259,4 @@ fn wait(child: Pid, process: &OwnedFd, control: &UnixStream) -> Option<WaitStatu
     }
     let (status, _usage) = sys::wait_with_usage(child).ok()?;
     Some(status)
-}
-
-/// The child: becomes the caller, and makes the file.
-fn make_as_caller(caller: &Caller, node: Node, process: &OwnedFd) -> io::Result<()> {
-    caller.become_it(process)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(node.mode);
-    let file = openat(&caller.dir, &caller.path, flags, mode)?;
-    let value = node.to_string();
-    if let Err(error) = fsetxattr(&file, ATTRIBUTE, value.as_bytes(), XattrFlags::CREATE) {
-        unlinkat(&caller.dir, &caller.path, AtFlags::empty())?;
-        return Err(error.into());
-    }
-    Ok(())
 }

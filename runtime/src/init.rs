@@ -20,7 +20,7 @@ use crate::container::{self, Birth};
 use crate::devices::Devices;
 use crate::mounts;
 use crate::plan::{self, Context as _, Failure, Isolation, Plan, Report};
-use crate::step::Network;
+use crate::step::{Device, Network};
 use crate::sys::{self, MountAttributes, Namespaces, Usage, WaitStatus};
 
 /// Runs stage 1 on the socket that is standard input; returns the exit code of the process.
@@ -54,7 +54,7 @@ fn watch_over(control: &UnixStream) -> Result<Report, Failure> {
     let mut devices = Devices::new(go, &isolation);
     let (status, usage) =
         wait(control, &process, container, &mut devices).during("wait for the container")?;
-    started.map(|()| ended(status, usage))
+    started.map(|()| ended(status, usage, devices.into_made()))
 }
 
 /// Leaves kiln's terminal, folder and descriptors alone.
@@ -175,7 +175,7 @@ fn kill(process: &OwnedFd) {
     let _gone = pidfd_send_signal(process, Signal::KILL);
 }
 
-fn ended(status: WaitStatus, usage: Usage) -> Report {
+fn ended(status: WaitStatus, usage: Usage, devices: Vec<Device>) -> Report {
     let (code, signal) = match status {
         WaitStatus::Code(code) => (Some(code), None),
         WaitStatus::Signal(signal) => (None, Some(signal)),
@@ -185,5 +185,6 @@ fn ended(status: WaitStatus, usage: Usage) -> Report {
         signal,
         cpu_us: usage.cpu_us,
         max_rss: usage.max_rss,
+        devices,
     }
 }

@@ -61,4 +61,4 @@ pub use crate::plan::OverlayInterface;
 pub use crate::privilege::{Privilege, PrivilegeKind, enter_user_namespace};
 pub use crate::reexec::intercept;
 pub use crate::sandbox::Sandbox;
-pub use crate::step::{Exit, InlineFile, Network, Outcome, Security, Step, Stream};
+pub use crate::step::{Device, Exit, InlineFile, Network, Outcome, Security, Step, Stream};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
 use crate::mount::Content;
-use crate::step::{Network, Security};
+use crate::step::{Device, Network, Security};
 
 /// Everything stage 1 needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -154,6 +154,7 @@ pub(crate) enum Report {
         signal: Option<i32>,
         cpu_us: u64,
         max_rss: u64,
+        devices: Vec<Device>,
     },
 }
 

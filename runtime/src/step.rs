@@ -91,6 +91,21 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// A device that a step made, and the socket in its upper folder that stands for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Number of the socket's inode.
+    pub inode: u64,
+    /// When the socket was made: seconds and nanoseconds. An inode can serve again.
+    pub born: (i64, u32),
+    /// It is a block device, not a character device.
+    pub is_block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
 /// A step that ran, well or not.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -102,6 +117,8 @@ pub struct Outcome {
     pub cpu_time: Duration,
     /// Largest resident set of any one of them, in bytes.
     pub max_rss: u64,
+    /// Devices that it made; some may be gone again.
+    pub devices: Vec<Device>,
 }
 
 impl Outcome {

@@ -16,7 +16,7 @@ use crate::cancel::Cancel;
 use crate::error::RunError;
 use crate::plan::{self, Failure, Plan, Report, Stub};
 use crate::reexec;
-use crate::step::{Exit, Outcome, Stream};
+use crate::step::{Device, Exit, Outcome, Stream};
 
 const BUFFER: usize = 64 << 10;
 
@@ -67,7 +67,7 @@ struct Running {
     is_over: bool,
     stubs: Vec<Stub>,
     failure: Option<Failure>,
-    ended: Option<(Exit, Duration, u64)>,
+    ended: Option<(Exit, Duration, u64, Vec<Device>)>,
 }
 
 impl Running {
@@ -161,12 +161,13 @@ impl Running {
                 signal,
                 cpu_us,
                 max_rss,
+                devices,
             }) => {
                 let exit = match (code, signal) {
                     (_, Some(signal)) => Exit::Signal(signal),
                     (code, None) => Exit::Code(code.unwrap_or(0)),
                 };
-                self.ended = Some((exit, Duration::from_micros(cpu_us), max_rss));
+                self.ended = Some((exit, Duration::from_micros(cpu_us), max_rss, devices));
                 self.is_over = true;
             }
         }
@@ -201,7 +202,7 @@ impl Running {
         if let Some(failure) = self.failure.take() {
             return Err(failure.into_error(&plan.args, &plan.user));
         }
-        let (exit, cpu_time, max_rss) = self.ended.ok_or_else(|| {
+        let (exit, cpu_time, max_rss, devices) = self.ended.take().ok_or_else(|| {
             let source = io::Error::from(io::ErrorKind::UnexpectedEof);
             RunError::supervise("learn how the step ended")(source)
         })?;
@@ -210,6 +211,7 @@ impl Running {
             elapsed,
             cpu_time,
             max_rss,
+            devices,
         })
     }
 }

@@ -102,7 +102,7 @@ done
 mkdir /sys/fs/cgroup/x 2>/dev/null && echo cgroup writable
 mount -t tmpfs tmpfs /mnt 2>/dev/null && echo mounted
 unshare -U true 2>/dev/null && echo unshared
-mknod /dev/sda-x b 8 0 2>/dev/null && head -c 1 /dev/sda-x 2>/dev/null && echo disk
+mknod /dev/sda-x b 8 0 2>/dev/null && head -c 1 /dev/sda-x >/dev/null 2>&1 && echo disk
 dmesg > /dev/null 2>&1 && [ -n \"$(dmesg 2>/dev/null)\" ] && echo kernel log
 echo end";
     assert_eq!(see(&lab, script, &[]), "end\n");

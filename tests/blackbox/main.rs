@@ -15,6 +15,7 @@ mod support;
 mod bases;
 mod caching;
 mod damaged;
+mod devices;
 mod errors;
 mod fixtures;
 mod graph;

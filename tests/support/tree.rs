@@ -74,7 +74,18 @@ fn describe(path: &Path) -> String {
             format!("file {} {}", meta.size(), &digest[..15])
         }
         () if kind.is_fifo() => "fifo".to_owned(),
-        () => format!("device {:x}", meta.rdev()),
+        () => {
+            let name = if kind.is_block_device() {
+                "block"
+            } else {
+                "char"
+            };
+            let (major, minor) = (
+                rustix::fs::major(meta.rdev()),
+                rustix::fs::minor(meta.rdev()),
+            );
+            format!("{name} {major}:{minor}")
+        }
     };
     // The mode of a link means nothing.
     let mode = if kind.is_symlink() {

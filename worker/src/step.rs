@@ -6,9 +6,9 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_cache::{Layer, Staging, Store, Tree, scan_upper};
+use kiln_cache::{Kind, Layer, Mtime, Placeholder, Staging, Store, Tree, scan_step};
 use kiln_graph::{Digest, Exec, Network, Security};
-use kiln_runtime::{Cancel, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
+use kiln_runtime::{Cancel, Device, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
 
@@ -178,8 +178,8 @@ impl Job {
         let output = output.finish(&log)?;
         // The next one who waits for a cache mount need not wait for the layer.
         drop(self.prepared);
-        let exit = match result {
-            Ok(outcome) => outcome.exit,
+        let (exit, devices) = match result {
+            Ok(outcome) => (outcome.exit, outcome.devices),
             // As a shell would: no such program, or one that cannot be executed.
             Err(error @ RunError::Exec { .. }) => {
                 let exit_code = error.exit_code();
@@ -195,11 +195,35 @@ impl Job {
         if exit != Exit::Code(0) {
             return Ok(Outcome::Failed(failed_step(&self.step, exit, output)));
         }
-        let list = Arc::new(scan_upper(&self.step.upper, &below)?);
+        let list = Arc::new(scan_step(
+            &self.step.upper,
+            &below,
+            &placeholders(&devices),
+        )?);
         let id = list.content_id();
         self.staging.commit(&id, &list)?;
         Ok(Outcome::Done(id))
     }
+}
+
+fn placeholders(devices: &[Device]) -> Vec<Placeholder> {
+    let placeholder = |device: &Device| {
+        let (major, minor) = (device.major, device.minor);
+        let (seconds, nanoseconds) = device.born;
+        Placeholder {
+            inode: device.inode,
+            born: Mtime {
+                seconds,
+                nanoseconds,
+            },
+            kind: if device.is_block {
+                Kind::BlockDevice { major, minor }
+            } else {
+                Kind::CharDevice { major, minor }
+            },
+        }
+    };
+    devices.iter().map(placeholder).collect()
 }
 
 /// The root directory of an overlay is that of its upper layer.

@@ -70,10 +70,10 @@ impl Caller {
     }
 
     /// Makes this process, a child of stage 1, as powerless as the caller; `container` is the
-    /// process whose namespaces the caller is in.
-    pub(super) fn become_it(&self, container: &OwnedFd) -> io::Result<()> {
-        let kept = [container, &self.proc, &self.root, &self.dir].map(OwnedFd::as_fd);
-        sys::close_all_but(&kept)?;
+    /// process whose namespaces the caller is in. Of all else that is open, only `kept` stays.
+    pub(super) fn become_it(&self, container: &OwnedFd, kept: BorrowedFd<'_>) -> io::Result<()> {
+        let own = [container, &self.proc, &self.root, &self.dir].map(OwnedFd::as_fd);
+        sys::close_all_but(&[own.as_slice(), &[kept]].concat())?;
         let namespaces = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT;
         move_into_thread_name_spaces(container.as_fd(), namespaces)?;
         // Opened by a process in the user namespace, it shows ids as they are there.

@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use kiln_runtime::{Cancel, PrivilegeKind, RunError};
+use kiln_runtime::{Cancel, Device, PrivilegeKind, RunError};
 use rustix::fs::{FileType, Mode, makedev};
 
 use crate::Case;
@@ -26,15 +26,32 @@ pub(crate) const CASES: &[Case] = &[
     ("ordinary_users_make_no_devices", ordinary, false),
 ];
 
+/// Runs a script; returns its output and the devices that it made.
+fn make(lab: &Lab, bench: &Bench, script: &str) -> (String, Vec<Device>) {
+    let ran = lab.run(&bench.step(script)).unwrap();
+    let (out, err) = (ran.stdout, ran.stderr);
+    assert!(ran.outcome.is_success(), "{script}: {out}{err}");
+    (out, ran.outcome.devices)
+}
+
 /// Returns what a path of the upper folder stands for.
-fn device(bench: &Bench, path: &str) -> String {
+fn device(bench: &Bench, devices: &[Device], path: &str) -> String {
     let path = bench.upper().join(path);
     let metadata = path.symlink_metadata().unwrap();
-    assert!(metadata.is_file() && metadata.len() == 0, "{metadata:?}");
-    let mut value = [0; 64];
-    let length = rustix::fs::lgetxattr(&path, "user.kiln.device", &mut value[..]).unwrap();
     let (mode, uid, gid) = (metadata.mode() & 0o7777, metadata.uid(), metadata.gid());
-    let value = std::str::from_utf8(&value[..length]).unwrap();
+    let value = if metadata.file_type().is_socket() {
+        let device = devices.iter().rfind(|it| it.inode == metadata.ino());
+        let device = device.unwrap();
+        let created = metadata.created().unwrap().duration_since(UNIX_EPOCH);
+        assert_eq!(created.unwrap().as_secs(), device.born.0.unsigned_abs());
+        let kind = if device.is_block { 'b' } else { 'c' };
+        format!("{kind} {}:{}", device.major, device.minor)
+    } else {
+        assert!(metadata.is_file() && metadata.len() == 0, "{metadata:?}");
+        let mut value = [0; 64];
+        let length = rustix::fs::lgetxattr(&path, "user.kiln.device", &mut value[..]).unwrap();
+        String::from_utf8(value[..length].to_vec()).unwrap()
+    };
     format!("{value} {mode:o} {uid}:{gid}")
 }
 
@@ -47,19 +64,23 @@ fn placeholders(lab: &Lab) {
         return;
     }
     let bench = lab.bench();
-    bench.sh(
+    let (_, devices) = make(
         lab,
-        "mknod /char c 1 3; mknod -m 4640 /block b 7 300; mknod /large c 4095 1048575; \
+        &bench,
+        "mknod /null c 1 3; mknod /mem c 1 1; mknod -m 4640 /block b 7 300; mknod /large c 4095 1048575; \
          umask 077; mknod /private b 0 0; mknod -m 666 /pipe p",
     );
-    assert_eq!(device(&bench, "char"), "c 1:3 644 0:0");
-    assert_eq!(device(&bench, "block"), "b 7:300 4640 0:0");
-    assert_eq!(device(&bench, "large"), "c 4095:1048575 644 0:0");
-    assert_eq!(device(&bench, "private"), "b 0:0 600 0:0");
+    let device = |path| device(&bench, &devices, path);
+    assert_eq!(device("null"), "c 1:3 644 0:0");
+    assert_eq!(device("mem"), "c 1:1 644 0:0");
+    assert_eq!(device("block"), "b 7:300 4640 0:0");
+    assert_eq!(device("large"), "c 4095:1048575 644 0:0");
+    assert_eq!(device("private"), "b 0:0 600 0:0");
     let pipe = bench.upper().join("pipe").metadata().unwrap();
     assert!(pipe.file_type().is_fifo());
     // Other file systems of the step take them too.
-    bench.sh(lab, "mknod /dev/mine c 1 3; ls /dev/mine; rm /dev/mine");
+    let script = "for n in 3 5; do mknod /dev/mine c 1 $n; ls /dev/mine; rm /dev/mine; done";
+    bench.sh(lab, script);
 }
 
 fn places(lab: &Lab) {
@@ -67,8 +88,9 @@ fn places(lab: &Lab) {
         return;
     }
     let bench = lab.bench();
-    bench.sh(
+    let (_, devices) = make(
         lab,
+        &bench,
         "mkdir -p /d/e /link-to; ln -s /d/e /l; ln -s ../../../../../d /link-to/up; cd /d
          mknod rel c 1 3; mknod e/deep c 1 5; mknod ../back c 1 7; mknod /l/linked c 1 8
          mknod /link-to/up/far b 8 0; mknod /proc/self/root/d/magic c 5 0 2>/dev/null || true
@@ -86,7 +108,7 @@ fn places(lab: &Lab) {
         ("new/outer", "c 1:9"),
     ] {
         assert_eq!(
-            device(&bench, path),
+            device(&bench, &devices, path),
             format!("{expected} 644 0:0"),
             "{path}"
         );
@@ -105,16 +127,23 @@ fn handling(lab: &Lab) {
     if !is_root(lab) {
         return;
     }
-    let bench = lab.bench();
-    bench.sh(
-        lab,
-        "mknod /a c 1 3; chmod 600 /a; chown 5:6 /a; mv /a /b; ln /b /c; mknod /gone c 1 3; \
-         rm /gone; mkdir -m 2775 /d; chown :10 /d; mknod /d/g c 1 3",
-    );
-    assert_eq!(device(&bench, "b"), "c 1:3 600 5:6");
-    assert_eq!(device(&bench, "c"), "c 1:3 600 5:6");
-    assert_eq!(device(&bench, "d/g"), "c 1:3 644 0:10");
-    assert_eq!(bench.changed(), ["b", "c", "d", "d/g"]);
+    for (numbers, can_be_used) in [("1 3", true), ("1 5", false), ("5 0", false)] {
+        let bench = lab.bench();
+        let script = format!(
+            "mknod /a c {numbers}; chmod 600 /a; chown 5:6 /a; mv /a /b; ln /b /c
+             mknod /gone c {numbers}; rm /gone; mkdir -m 2775 /d; chown :10 /d
+             mknod /d/g c {numbers}; for d in /b /d/g; do cat $d 2>&1; done; true"
+        );
+        let (out, devices) = make(lab, &bench, &script);
+        let is_refused = out.matches("No such device or address").count() == 2;
+        assert!(is_refused != can_be_used, "{out}");
+        let numbers = numbers.replace(' ', ":");
+        let device = |path| device(&bench, &devices, path);
+        assert_eq!(device("b"), format!("c {numbers} 600 5:6"));
+        assert_eq!(device("c"), format!("c {numbers} 600 5:6"));
+        assert_eq!(device("d/g"), format!("c {numbers} 644 0:10"));
+        assert_eq!(bench.changed(), ["b", "c", "d", "d/g"]);
+    }
 }
 
 fn failures(lab: &Lab) {
@@ -185,14 +214,15 @@ fn many(lab: &Lab) {
     let bench = lab.bench();
     let script = "for p in 1 2 3 4; do (n=0; while [ $n -lt 25 ]; do mknod /$p-$n c 1 $n || exit 1; \
                   n=$((n+1)); done) & done; wait; ls / | grep -c -";
-    assert_eq!(bench.sh(lab, script), "100\n");
-    assert_eq!(device(&bench, "3-24"), "c 1:24 644 0:0");
+    let (out, devices) = make(lab, &bench, script);
+    assert_eq!((out.as_str(), devices.len()), ("100\n", 96));
+    assert_eq!(device(&bench, &devices, "3-24"), "c 1:24 644 0:0");
     // Signals do not repeat a call that is being answered.
     let script = "trap : USR1; (while :; do kill -USR1 $$ || exit; done) 2>/dev/null & n=0; \
-                  while [ $n -lt 50 ]; do mknod /s-$n c 1 3 || exit 1; n=$((n+1)); done";
+                  while [ $n -lt 50 ]; do mknod /s-$n c 1 $((n%2+2)) || exit 1; n=$((n+1)); done";
     bench.sh(lab, script);
     let cancel = Cancel::new().unwrap();
-    let step = bench.step("echo up; n=0; while :; do mknod /m-$n c 1 3; n=$((n+1)); done");
+    let step = bench.step("echo up; n=0; while :; do mknod /m-$n c 1 1; n=$((n+1)); done");
     let started = Instant::now();
     let result = lab.sandbox.run(&step, &cancel, &mut |_, _| cancel.cancel());
     assert!(matches!(result, Err(RunError::Cancelled)), "{result:?}");
