@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kiln_cache::{Context, IgnoreList};
@@ -17,6 +18,8 @@ use kiln_registry::Reference;
 use kiln_worker::StepSettings;
 
 use crate::args::BuildArgs;
+use crate::commands::call::Method;
+use crate::context_names::ContextNames;
 use crate::environment::{Environment, display_path};
 use crate::plan::dockerfile::text_of;
 use crate::plan::outputs::outputs;
@@ -66,6 +69,7 @@ impl BuildPlan {
         let context = context_folder(&args.context)?;
         let (dockerfile, path) = read_dockerfile(args, &context)?;
         let ignore = read_ignore(&context, path.as_deref())?;
+        let names = ContextNames::new(context.clone(), ignore.clone());
         let mut contexts = vec![(CONTEXT.to_owned(), context, ignore)];
         let named_contexts = named_contexts(&args.build_context, &mut contexts)?;
         let platforms = platforms(&args.platform)?;
@@ -78,11 +82,13 @@ impl BuildPlan {
             named_contexts,
             network: network(&args.network)?,
             no_cache: no_cache(args),
+            check: is_check(args),
+            context: Some(Arc::new(names)),
             ..Options::for_platform(Platform::host())
         };
         let tags = tags(&args.tag)?;
         let outputs = outputs(args, &tags, platforms.len(), env.is_stdout_terminal)?;
-        if args.print.is_none() {
+        if args.print.is_none() && args.call().is_none() {
             writable::check(args, &outputs)?;
         }
         let settings = StepSettings {
@@ -112,6 +118,10 @@ impl BuildPlan {
         };
         self.contexts.iter().map(open).collect()
     }
+}
+
+fn is_check(args: &BuildArgs) -> bool {
+    args.call().is_some_and(|call| call.method == Method::Check)
 }
 
 fn context_folder(written: &str) -> Result<PathBuf, Failure> {

@@ -4,6 +4,7 @@
 //! instruction that makes files is one vertex on top of the root so far, so each is one layer.
 //! A wrong instruction is reported and left out, and the next one is looked at.
 
+mod checks;
 mod config;
 mod copy;
 mod naming;
@@ -20,9 +21,12 @@ use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::env::{Env, proxies};
 use crate::instruction::Dockerfile;
+use crate::lint::rules::INVALID_BASE_IMAGE_PLATFORM;
+use crate::lint::{Lint, Phase};
 use crate::options::{
     Compiled, HistoryStep, ImageKey, Images, NoCache, Options, ResolvedImage, StageInfo,
 };
+use crate::outline::Capture;
 use crate::plan::{Origin, Plan};
 use crate::unused::unused;
 
@@ -36,7 +40,12 @@ pub fn compile(
     options: &Options,
     images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let plan = Plan::new(file, options)?;
+    let mut lint = Lint::new(file, options).map_err(|error| vec![error])?;
+    lint.file(file, options);
+    let plan = match Plan::new(file, options) {
+        Ok(plan) => plan,
+        Err(errors) => return Err(lint.beside(errors)),
+    };
     let source_date_epoch = source_date_epoch(options).map_err(|error| vec![error])?;
     let mut build = Build {
         file,
@@ -46,7 +55,9 @@ pub fn compile(
         proxies: proxies(options),
         graph: Graph::new(),
         states: file.stages.iter().map(|_| None).collect(),
-        diagnostics: [file.warnings.clone(), unused(file, options, &plan)].concat(),
+        diagnostics: unused(file, options, &plan),
+        capture: Capture::new(file, options, &plan.globals),
+        lint,
     };
     for at in (0..file.stages.len()).filter(|&at| plan.is_needed[at]) {
         build.stage(at);
@@ -66,6 +77,8 @@ struct Build<'a> {
     /// The stages evaluated so far.
     states: Vec<Option<State>>,
     diagnostics: Vec<Diagnostic>,
+    lint: Lint,
+    capture: Capture,
 }
 
 /// What a stage has come to.
@@ -97,6 +110,7 @@ impl Build<'_> {
             self.states[at] = Some(state);
             return;
         }
+        self.begin_checks(at);
         let mut work = StageBuild::new(self, at, naming, state);
         for (number, step) in stage.steps.iter().enumerate() {
             if let Err(diagnostic) = work.step(number, step) {
@@ -141,7 +155,10 @@ impl Build<'_> {
             );
             return Err(Diagnostic::error(span, message));
         }
-        self.diagnostics.extend(other_platform(image, key, span));
+        if let Some(warning) = other_platform(image, key, span) {
+            let rule = &INVALID_BASE_IMAGE_PLATFORM;
+            self.lint.report(Phase::Base, rule, warning);
+        }
         let root = if is_empty(image) {
             None
         } else {
@@ -203,10 +220,14 @@ impl Build<'_> {
 
     fn finish(mut self, source_date_epoch: Option<i64>) -> Result<Compiled, Vec<Diagnostic>> {
         let is_error = |d: &Diagnostic| d.severity == Severity::Error;
+        let findings = self.finish_checks();
         let target = self.states[self.plan.target].take();
         let Some(target) = target.filter(|_| !self.diagnostics.iter().any(is_error)) else {
             self.diagnostics.retain(is_error);
             self.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+            if self.options.check {
+                self.diagnostics.extend(findings);
+            }
             return Err(self.diagnostics);
         };
         let hostname = self.options.build_arg("BUILDKIT_SANDBOX_HOSTNAME");
@@ -218,7 +239,8 @@ impl Build<'_> {
             stages: self.stage_infos(),
             source_date_epoch,
             hostname: hostname.filter(|name| !name.is_empty()).map(str::to_owned),
-            warnings: self.diagnostics,
+            outline: self.capture.finish(self.file, self.plan),
+            warnings: [findings, self.diagnostics].concat(),
             graph: self.graph,
         })
     }
@@ -290,7 +312,7 @@ fn other_platform(image: &ResolvedImage, key: &ImageKey, span: Span) -> Option<D
         return None;
     }
     let message = format!(
-        "base image `{}` was pulled with platform `{found}`, expected `{}`",
+        "Base image {} was pulled with platform \"{found}\", expected \"{}\" for current build",
         key.0, key.1
     );
     Some(Diagnostic::warning(span, message))

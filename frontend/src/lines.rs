@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::directives::Directives;
+use crate::lint::rules::NO_EMPTY_CONTINUATION;
 
 /// Longest physical line, without its line break.
 const MAX_LINE: usize = 65_535;
@@ -104,6 +105,8 @@ pub(crate) struct Lines<'a> {
     at: usize,
     pub(crate) directives: Directives,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// The comments above the next instruction.
+    pub(crate) comments: Vec<String>,
 }
 
 impl<'a> Lines<'a> {
@@ -115,6 +118,7 @@ impl<'a> Lines<'a> {
             at: at.min('\u{feff}'.len_utf8()),
             directives: Directives::default(),
             diagnostics: Vec::new(),
+            comments: Vec::new(),
         }
     }
 
@@ -150,6 +154,9 @@ impl<'a> Lines<'a> {
             let content = first.content().trim_start();
             let start = first.start + first.content().len() - content.len();
             self.directives.read(content, start, &mut self.diagnostics);
+            if let Some(comment) = content.strip_prefix('#') {
+                self.comment(comment.trim());
+            }
             if content.is_empty() || content.starts_with('#') {
                 continue;
             }
@@ -157,22 +164,36 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// An empty comment parts those below it from those above.
+    fn comment(&mut self, text: &str) {
+        if text.is_empty() {
+            self.comments.clear();
+        } else {
+            self.comments.push(text.to_owned());
+        }
+    }
+
     fn continued(&mut self, first: &str, start: usize) -> Logical {
         let mut logical = Logical::default();
         let (text, mut goes_on) = self.without_continuation(first);
         logical.push(text, start);
+        let (mut has_blanks, mut last) = (false, None);
         while goes_on {
             let Some(line) = self.physical() else { break };
+            last = Some(line);
             if line.is_comment() {
                 continue;
             }
             if line.is_blank() {
-                self.warn_of_blank(line);
+                has_blanks = true;
                 continue;
             }
             let (text, more) = self.without_continuation(line.content());
             logical.push(text, line.start);
             goes_on = more;
+        }
+        if let Some(line) = last.filter(|_| has_blanks) {
+            self.warn_of_blanks(line);
         }
         logical
     }
@@ -189,10 +210,11 @@ impl<'a> Lines<'a> {
         (cut, true)
     }
 
-    fn warn_of_blank(&mut self, line: Physical<'_>) {
-        let message = "empty continuation line found in an instruction";
+    /// The last line of the instruction is shown, as BuildKit does.
+    fn warn_of_blanks(&mut self, last: Physical<'_>) {
+        let warning = Diagnostic::warning(last.span(), "Empty continuation line");
         self.diagnostics
-            .push(Diagnostic::warning(line.span(), message));
+            .push(warning.with_rule(&NO_EMPTY_CONTINUATION));
     }
 }
 

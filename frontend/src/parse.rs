@@ -13,6 +13,8 @@ use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};
 use crate::heredoc::{self, Heredoc};
 use crate::instruction::{Arg, CommandLine, Dockerfile, Instruction, Stage, Step};
 use crate::lines::{Lines, Logical, Word};
+use crate::lint::{Note, Notes, findings_before};
+use crate::options::Options;
 use crate::suggest::nearest;
 use crate::words::{self, Head};
 
@@ -40,11 +42,29 @@ const INSTRUCTIONS: [&str; 18] = [
 
 /// Parses a Dockerfile, or says everything that is wrong with it.
 pub fn parse(text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    match read(text) {
+        (file, errors) if errors.is_empty() => Ok(file),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// Parses a Dockerfile, or says what is wrong with it and what the checks find before that.
+pub fn parse_with_findings(text: &str, options: &Options) -> Result<Dockerfile, Vec<Diagnostic>> {
+    let (file, errors) = read(text);
+    if errors.is_empty() {
+        return Ok(file);
+    }
+    Err([errors.clone(), findings_before(&file, options, &errors)].concat())
+}
+
+/// Returns what can be read of a Dockerfile, and what is wrong with it.
+fn read(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
     let mut parser = Parser {
         lines: Lines::new(text),
         global_args: Vec::new(),
         stages: Vec::new(),
         n_instructions: 0,
+        notes: Notes::default(),
     };
     while let Some(line) = parser.lines.logical() {
         parser.n_instructions += 1;
@@ -60,6 +80,7 @@ struct Parser<'a> {
     global_args: Vec<Arg>,
     stages: Vec<Stage>,
     n_instructions: usize,
+    notes: Notes,
 }
 
 /// One instruction while it is read.
@@ -106,6 +127,7 @@ impl Request<'_> {
 
 impl Parser<'_> {
     fn instruction(&mut self, line: &Logical) -> Result<(), Diagnostic> {
+        let comments = std::mem::take(&mut self.lines.comments);
         let head = words::head(line);
         let upper = head.name.text.to_ascii_uppercase();
         let Some(name) = INSTRUCTIONS.into_iter().find(|name| *name == upper) else {
@@ -128,6 +150,7 @@ impl Parser<'_> {
             heredocs,
             escape: self.lines.directives.escape(),
         };
+        self.notes.insert(note(&request, comments));
         self.dispatch(&request)
     }
 
@@ -171,7 +194,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn finish(mut self, text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    fn finish(mut self, text: &str) -> (Dockerfile, Vec<Diagnostic>) {
         let diagnostics = std::mem::take(&mut self.lines.diagnostics);
         let (mut errors, warnings): (Vec<_>, Vec<_>) = diagnostics
             .into_iter()
@@ -184,17 +207,30 @@ impl Parser<'_> {
             };
             errors.push(Diagnostic::error(Span::new(0, 0), message));
         }
-        if !errors.is_empty() {
-            errors.sort_by_key(|diagnostic| diagnostic.span);
-            return Err(errors);
-        }
-        Ok(Dockerfile {
+        errors.sort_by_key(|diagnostic| diagnostic.span);
+        let file = Dockerfile {
             global_args: self.global_args,
             stages: self.stages,
             escape: self.lines.directives.escape(),
             warnings,
             lines: LineIndex::new(text),
-        })
+            check: self.lines.directives.check,
+            notes: self.notes,
+        };
+        (file, errors)
+    }
+}
+
+/// Of most instructions only the name is kept as typed.
+fn note(request: &Request<'_>, comments: Vec<String>) -> Note {
+    let typed = match request.name {
+        "FROM" => request.line.text.trim(),
+        _ => request.head.name.text.as_str(),
+    };
+    Note {
+        span: request.span,
+        typed: typed.to_owned(),
+        comments,
     }
 }
 

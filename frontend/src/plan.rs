@@ -125,7 +125,10 @@ impl Plan {
         match target {
             Ok(target) if diagnostics.is_empty() => Ok(Self {
                 globals,
-                is_needed: needed(&stages, target),
+                is_needed: match options.checks_all_stages() {
+                    true => vec![true; stages.len()],
+                    false => needed(&stages, target),
+                },
                 is_single: stages.len() + n_images == 1,
                 stages,
                 target,
@@ -190,7 +193,7 @@ fn find_target(file: &Dockerfile, options: &Options) -> Result<usize, Diagnostic
 }
 
 /// Evaluates the `ARG` instructions before the first `FROM`.
-fn globals(file: &Dockerfile, options: &Options) -> Result<Env, Diagnostic> {
+pub(crate) fn globals(file: &Dockerfile, options: &Options) -> Result<Env, Diagnostic> {
     let last = file.stages.last().and_then(|stage| stage.name.as_deref());
     let target = options
         .target

@@ -29,7 +29,11 @@ fn report<'a>(diagnostic: &'a Diagnostic, file_name: &'a str, text: &'a str) -> 
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(&diagnostic.message));
+    let title = match diagnostic.rule {
+        Some(rule) => format!("{}: {}", rule.name, diagnostic.message),
+        None => diagnostic.message.clone(),
+    };
+    let mut group = Group::with_title(level.primary_title(title));
     if let Some(span) = diagnostic.span {
         let annotation = AnnotationKind::Primary.span(within(span, text).range());
         let snippet = Snippet::source(text).path(file_name);

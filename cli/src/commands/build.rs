@@ -17,6 +17,7 @@ use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
 use kiln_worker::{LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError};
 use tokio::sync::mpsc;
 
+use crate::commands::call::Report;
 use crate::excerpt;
 use crate::export::{push_names, push_progress};
 use crate::image::{self, Assembly};
@@ -51,8 +52,7 @@ pub(crate) struct Build<'a> {
 impl Build<'_> {
     /// Compiles the Dockerfile for every platform; asks registries for manifests only.
     pub(crate) async fn prepare(&self) -> Result<Vec<Prepared>, Failure> {
-        let file = kiln_frontend::parse(&self.plan.dockerfile.text)
-            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+        let file = self.parse()?;
         try_join_all(
             self.plan
                 .platforms
@@ -62,17 +62,49 @@ impl Build<'_> {
         .await
     }
 
-    async fn prepare_one(
+    pub(crate) fn parse(&self) -> Result<Dockerfile, Failure> {
+        kiln_frontend::parse(&self.plan.dockerfile.text)
+            .map_err(|diagnostics| self.diagnosed(&diagnostics))
+    }
+
+    pub(crate) async fn prepare_one(
         &self,
         file: &Dockerfile,
         platform: &Platform,
     ) -> Result<Prepared, Failure> {
+        let prepared = self.compile(file, platform).await;
+        prepared.map_err(|diagnostics| self.diagnosed(&diagnostics))
+    }
+
+    /// Returns what is wrong with the Dockerfile and what the checks find.
+    pub(crate) async fn check(&self) -> Report {
+        let text = &self.plan.dockerfile.text;
+        let file = match kiln_frontend::parse_with_findings(text, &self.plan.options) {
+            Ok(file) => file,
+            Err(diagnostics) => return Report::new(diagnostics, None, text),
+        };
+        let compiled = self.compile(&file, &self.plan.platforms[0]).await;
+        let diagnostics = match compiled {
+            Ok(prepared) => prepared.compiled.warnings,
+            Err(diagnostics) => diagnostics,
+        };
+        Report::new(diagnostics, Some(&file), text)
+    }
+
+    async fn compile(
+        &self,
+        file: &Dockerfile,
+        platform: &Platform,
+    ) -> Result<Prepared, Vec<Diagnostic>> {
         let options = Options {
             target_platform: platform.clone(),
             ..self.plan.options.clone()
         };
-        let requests = kiln_frontend::requirements(file, &options)
-            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+        let beside = |errors: Vec<Diagnostic>| match options.check {
+            true => [errors, kiln_frontend::findings(file, &options)].concat(),
+            false => errors,
+        };
+        let requests = kiln_frontend::requirements(file, &options).map_err(beside)?;
         let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
         let (mut images, mut resolved, mut failed) = (Images::new(), HashMap::new(), Vec::new());
         for (request, found) in requests.iter().zip(found) {
@@ -96,13 +128,9 @@ impl Build<'_> {
             }
         }
         if !failed.is_empty() {
-            return Err(self.diagnosed(&failed));
+            return Err(beside(failed));
         }
-        let compiled = kiln_frontend::compile(file, &options, &images)
-            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
-        for warning in &compiled.warnings {
-            self.reporter.warn(self.warning_text(warning));
-        }
+        let compiled = kiln_frontend::compile(file, &options, &images)?;
         Ok(Prepared {
             platform: platform.clone(),
             compiled,
@@ -292,7 +320,18 @@ impl Build<'_> {
         text.trim_end().to_owned()
     }
 
-    fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
+    /// Tells the warnings of all platforms, each once.
+    pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
+        let mut told: Vec<&Diagnostic> = Vec::new();
+        for warning in warnings {
+            if !told.contains(&warning) {
+                self.reporter.warn(self.warning_text(warning));
+                told.push(warning);
+            }
+        }
+    }
+
+    pub(crate) fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
         let n = diagnostics.len();
         let message = match n {
             1 => format!("`{}` cannot be built", self.plan.dockerfile.name),
