@@ -1,6 +1,7 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
 mod dockerfile;
+mod entitlements;
 mod outputs;
 
 use std::collections::BTreeMap;
@@ -84,6 +85,7 @@ impl BuildPlan {
             no_cache: no_cache(args),
             check: is_check(args),
             context: Some(Arc::new(names)),
+            allowed: entitlements::allowed(&args.allow)?,
             ..Options::for_platform(Platform::host())
         };
         let tags = tags(&args.tag)?;

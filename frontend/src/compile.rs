@@ -7,6 +7,7 @@
 mod checks;
 mod config;
 mod copy;
+mod mounts;
 mod naming;
 mod paths;
 mod ports;

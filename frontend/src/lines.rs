@@ -154,7 +154,10 @@ impl<'a> Lines<'a> {
             let content = first.content().trim_start();
             let start = first.start + first.content().len() - content.len();
             self.directives.read(content, start, &mut self.diagnostics);
-            if let Some(comment) = content.strip_prefix('#') {
+            let check = self.directives.check.as_ref().map(|word| word.span.start);
+            if let Some(comment) = content.strip_prefix('#')
+                && check != Some(start)
+            {
                 self.comment(comment.trim());
             }
             if content.is_empty() || content.starts_with('#') {

@@ -241,7 +241,7 @@ pub(crate) fn findings_before(
     let end = end.map_or(usize::MAX, |span| span.start);
     lint.empty_lines(file);
     file::instructions(&mut lint, file);
-    let is_before = |found: &Diagnostic| found.span.is_none_or(|span| span.start < end);
+    let is_before = |found: &Diagnostic| found.span.is_none_or(|span| span.start <= end);
     let (mut found, _) = lint.finish();
     found.retain(is_before);
     found

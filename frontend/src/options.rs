@@ -38,6 +38,17 @@ pub struct Options {
     pub check: bool,
     /// The names of the build context, for checks that need them.
     pub context: Option<Arc<dyn ContextNames>>,
+    /// `--allow`.
+    pub allowed: Entitlements,
+}
+
+/// What steps may ask for only if the one who builds allows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// `network.host`: `RUN --network=host`.
+    pub network_host: bool,
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub security_insecure: bool,
 }
 
 impl Options {
@@ -56,6 +67,7 @@ impl Options {
             no_cache: NoCache::None,
             check: false,
             context: None,
+            allowed: Entitlements::default(),
         }
     }
 

@@ -124,6 +124,17 @@ impl Capture {
         }
     }
 
+    /// Notes a secret or an SSH agent; the last of a name counts.
+    pub(crate) fn mount(&mut self, at: usize, mount: OutlineMount, is_secret: bool) {
+        let stage = self.stages.entry(at).or_default();
+        let mounts = match is_secret {
+            true => &mut stage.secrets,
+            false => &mut stage.ssh,
+        };
+        mounts.retain(|known| known.name != mount.name);
+        mounts.push(mount);
+    }
+
     /// Returns what the target can be given.
     pub(crate) fn finish(self, file: &Dockerfile, plan: &Plan) -> Outline {
         let target = &file.stages[plan.target];

@@ -1,10 +1,13 @@
 //! Shows the checks what each instruction stands on, and takes what they find.
 
+use kiln_graph::{Mount, MountKind};
+
 use crate::compile::Build;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::Diagnostic;
 use crate::instruction::{Arg, Step};
 use crate::lint::{Lint, StepView};
+use crate::outline::OutlineMount;
 use crate::plan::Origin;
 
 impl Build<'_> {
@@ -39,6 +42,21 @@ impl StageBuild<'_, '_> {
             escape: self.build.file.escape,
         };
         self.build.lint.step(self.at, &view);
+    }
+
+    pub(super) fn outline_mount(&mut self, step: &Step, mount: &Mount) {
+        let lines = self.build.file.lines.lines(step.span);
+        let (name, required, is_secret) = match &mount.kind {
+            MountKind::Secret(secret) => (secret.id.clone(), secret.required, true),
+            MountKind::Ssh(ssh) => (ssh.id.clone(), ssh.required, false),
+            _ => return,
+        };
+        let mount = OutlineMount {
+            name,
+            required,
+            lines,
+        };
+        self.build.capture.mount(self.at, mount, is_secret);
     }
 
     pub(super) fn outline_arg(&mut self, arg: &Arg, value: Option<&str>) {

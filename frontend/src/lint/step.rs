@@ -1,10 +1,12 @@
 //! Rules about one instruction, given what it sees of variables and of the image so far.
 
+use std::cell::RefCell;
+
 use crate::diagnostic::Span;
 use crate::env::Env;
 use crate::expand::Rules;
 use crate::heredoc::Heredoc;
-use crate::instruction::{Arg, CommandLine, CopyFiles, CopyKind, Instruction, Pair};
+use crate::instruction::{Arg, CommandLine, CopyFiles, CopyKind, Instruction, Pair, Run};
 use crate::lines::Word;
 use crate::lint::rules::{
     COPY_IGNORED_FILE, EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING, JSON_ARGS_RECOMMENDED,
@@ -56,7 +58,9 @@ pub(super) fn check(lint: &mut Lint, tracker: &mut Tracker, view: &StepView<'_>)
     match view.instruction {
         Instruction::Arg(args) => arg(lint, view, args),
         Instruction::Env(pairs) => {
-            pair_words(lint, view, pairs);
+            if !pair_words(lint, view, pairs) {
+                return;
+            }
             for pair in pairs {
                 legacy(lint, view, pair);
                 let name = used(Rules::words(view.escape), &pair.key.text, view.env).value;
@@ -64,12 +68,15 @@ pub(super) fn check(lint: &mut Lint, tracker: &mut Tracker, view: &StepView<'_>)
             }
         }
         Instruction::Label(pairs) => {
-            pair_words(lint, view, pairs);
+            if !pair_words(lint, view, pairs) {
+                return;
+            }
             for pair in pairs {
                 legacy(lint, view, pair);
             }
         }
         Instruction::Copy(files) => copy(lint, view, files),
+        Instruction::Run(run) => mounts(lint, view, run),
         Instruction::Workdir(path) => workdir(lint, tracker, view, path),
         Instruction::Expose(words) => expose(lint, view, words),
         Instruction::Cmd(command) => {
@@ -122,10 +129,33 @@ fn undefined_in(
     }
 }
 
-fn pair_words(lint: &mut Lint, view: &StepView<'_>, pairs: &[Pair]) {
-    for pair in pairs {
-        undefined(lint, view, &pair.key);
-        undefined(lint, view, &pair.value);
+/// Returns false if a word cannot be expanded: that is an error, and all that is told.
+fn pair_words(lint: &mut Lint, view: &StepView<'_>, pairs: &[Pair]) -> bool {
+    let words = pairs.iter().flat_map(|pair| [&pair.key, &pair.value]);
+    for word in words {
+        undefined(lint, view, word);
+        let rules = Rules::words(view.escape);
+        if used(rules, &word.text, view.env).value.is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Values of mounts are expanded, unlike the command.
+fn mounts(lint: &mut Lint, view: &StepView<'_>, run: &Run) {
+    for flag in &run.mounts {
+        let words = RefCell::new(Vec::new());
+        let expand = |word: &Word| {
+            words.borrow_mut().push(word.clone());
+            let value = used(Rules::words(view.escape), &word.text, view.env).value;
+            Ok(value.unwrap_or_default())
+        };
+        // What is wrong with the options is told where they are evaluated.
+        let _told_later = flag.options(&expand);
+        for word in words.into_inner() {
+            undefined(lint, view, &word);
+        }
     }
 }
 
