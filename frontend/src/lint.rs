@@ -176,6 +176,7 @@ impl Lint {
         self.report(phase, rule, Diagnostic::warning(span, message));
     }
 
+    /// Returns false if the rule is skipped for the instruction at `at`.
     fn allows(&self, rule: &Rule, at: usize) -> bool {
         if rule.kind == RuleKind::OwnInChecks && !self.is_check {
             return false;

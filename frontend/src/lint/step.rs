@@ -327,13 +327,15 @@ fn port(lint: &mut Lint, spec: &str, span: Span) {
 
 /// The earlier one is shown: it is the one without effect.
 fn once(lint: &mut Lint, view: &StepView<'_>, earlier: &mut Option<Span>) {
-    if let Some(span) = earlier.replace(view.span) {
+    let rule = &MULTIPLE_INSTRUCTIONS_DISALLOWED;
+    if let Some(span) = earlier.replace(view.span)
+        && lint.allows(rule, view.span.start)
+    {
         let name = typed_name(lint, view.span);
         let message = format!(
             "Multiple {name} instructions should not be used in the same stage because only the \
              last one will be used"
         );
-        let rule = &MULTIPLE_INSTRUCTIONS_DISALLOWED;
         lint.warn(Phase::Step, rule, span, message);
     }
 }
