@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::call::{Call, Method};
 use crate::docker_flags::DockerFlags;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -182,6 +183,22 @@ pub(crate) struct BuildArgs {
     /// How many steps run at once (default: no limit)
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
+    /// What to do with the Dockerfile: build, check, outline, targets; with `,format=json` as JSON
+    #[arg(long, value_name = "METHOD", value_parser = call)]
+    pub(crate) call: Option<Call>,
+    /// Look for mistakes that do not stop a build; the same as --call=check
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+        hide_default_value = true,
+        action = ArgAction::Set,
+        value_parser = switch,
+        value_name = "BOOL"
+    )]
+    pub(crate) check: bool,
     /// Print the graph instead of building
     #[arg(long, value_name = "WHAT")]
     pub(crate) print: Option<Print>,
@@ -194,6 +211,26 @@ pub(crate) struct BuildArgs {
     /// What docker has and kiln has not.
     #[command(flatten)]
     pub(crate) docker: DockerFlags,
+}
+
+fn call(text: &str) -> Result<Call, String> {
+    text.parse()
+}
+
+impl BuildArgs {
+    /// Returns what is asked for instead of a build.
+    pub(crate) fn call(&self) -> Option<Call> {
+        let check = Call {
+            method: Method::Check,
+            json: false,
+            ignore_status: false,
+        };
+        match self.call {
+            Some(call) if !self.check || call.method == Method::Check => Some(call),
+            _ => self.check.then_some(check),
+        }
+        .filter(|call| call.method != Method::Build)
+    }
 }
 
 /// Reads the value of a switch as Go does: `--pull` is `--pull=true`.

@@ -52,19 +52,9 @@ const FLAGS: &[Flag] = &[
     flag("cache-from", Kind::Value(&[]), CACHES),
     flag("cache-to", Kind::Value(&[]), CACHES),
     flag(
-        "call",
-        Kind::Value(&["build"]),
-        "kiln only builds; see --print for the graph",
-    ),
-    flag(
         "cgroup-parent",
         Kind::Value(&[""]),
         "RUN steps are in the cgroup that kiln is in; start kiln in the one you want",
-    ),
-    flag(
-        "check",
-        Kind::Switch,
-        "kiln has no checks apart from a build; errors are told before the first step runs",
     ),
     flag(
         "compress",
@@ -245,8 +235,6 @@ mod tests {
             &["--security-opt", "x"],
             &["--isolation", "hyperv"],
             &["--builder", "b"],
-            &["--check"],
-            &["--call", "check"],
             &["--attest", "type=sbom"],
             &["--policy", "p"],
             &["-D"],
@@ -269,7 +257,6 @@ mod tests {
             &["--provenance=false", "--sbom=false"],
             &["--provenance", "false"],
             &["--compress=false", "-D=0"],
-            &["--call=build"],
         ] {
             check(args).unwrap();
         }

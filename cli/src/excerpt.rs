@@ -29,6 +29,39 @@ pub(crate) fn of_source(source: &Source, lines: SourceLines) -> String {
     out
 }
 
+/// Returns the lines of a finding as buildx shows them: two lines around one line, one around
+/// several, more on one side where the file ends on the other.
+pub(crate) fn of_lines(name: &str, text: &[&str], lines: SourceLines) -> String {
+    let (mut start, mut end) = (lines.first, lines.last);
+    let wanted = if start == end { 4 } else { 2 };
+    let mut shown = 0;
+    while shown < wanted {
+        if start > 1 {
+            start -= 1;
+            shown += 1;
+        }
+        if end < text.len() {
+            end += 1;
+            shown += 1;
+        }
+        shown += 1;
+    }
+    let rule = "-".repeat(20);
+    let mut out = format!("{name}:{}\n{rule}\n", lines.first);
+    for (number, line) in (1..).zip(text).take(end).skip(start - 1) {
+        let is_marked = (lines.first..=lines.last).contains(&number);
+        let mark = if is_marked { ">>>" } else { "   " };
+        writeln!(out, " {number:3} | {mark} {}", tabbed(line)).expect("writing to a String");
+    }
+    out + &rule + "\n"
+}
+
+/// As [`printable`], but tabs stay.
+fn tabbed(line: &str) -> String {
+    let parts: Vec<String> = line.split('\t').map(printable).collect();
+    parts.join("\t")
+}
+
 /// Returns the last lines of a step's output, under the step's name.
 pub(crate) fn of_log(name: &str, log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);

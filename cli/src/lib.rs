@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod context_names;
 mod docker_flags;
 mod environment;
 mod excerpt;

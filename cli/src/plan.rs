@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kiln_cache::{Context, IgnoreList};
@@ -21,6 +22,8 @@ use kiln_registry::Reference;
 use kiln_worker::{ContextFiles, Credentials, Snapshot, StepSettings};
 
 use crate::args::BuildArgs;
+use crate::commands::call::Method;
+use crate::context_names::ContextNames;
 use crate::environment::{Environment, display_path};
 use crate::fetch::USUAL_NAMES;
 use crate::plan::contexts::{ContextPlace, LayoutImage, is_web_address, main_context};
@@ -91,6 +94,7 @@ impl BuildPlan {
         let keeps_git = keeps_git_dir(&build_args);
         let context = main_context(&args.context, keeps_git)?;
         let (dockerfile, dockerfile_place, context) = find_dockerfile(args, context)?;
+        let names = context_names(&context);
         let named = pairs(&args.build_context, "--build-context", false)?;
         let named = contexts::named_contexts(&named, keeps_git)?;
         let mut contexts = vec![(CONTEXT.to_owned(), context)];
@@ -105,12 +109,14 @@ impl BuildPlan {
             named_contexts: named.named,
             network: network(&args.network)?,
             no_cache: no_cache(args),
+            check: is_check(args),
+            context: names,
             allowed: entitlements::allowed(&args.allow)?,
             ..Options::for_platform(Platform::host())
         };
         let tags = tags(&args.tag)?;
         let outputs = outputs(args, &tags, platforms.len(), env.is_stdout_terminal)?;
-        if args.print.is_none() {
+        if args.print.is_none() && args.call().is_none() {
             writable::check(args, &outputs)?;
         }
         let settings = StepSettings {
@@ -153,6 +159,20 @@ impl BuildPlan {
             Ok((name.clone(), files))
         };
         self.contexts.iter().map(open).collect()
+    }
+}
+
+fn is_check(args: &BuildArgs) -> bool {
+    args.call().is_some_and(|call| call.method == Method::Check)
+}
+
+/// Returns what checks can know of the names in the build context: those of a folder.
+fn context_names(context: &ContextPlace) -> Option<Arc<dyn kiln_frontend::ContextNames>> {
+    match context {
+        ContextPlace::Folder(dir, ignore) => {
+            Some(Arc::new(ContextNames::new(dir.clone(), ignore.clone())))
+        }
+        _ => None,
     }
 }
 

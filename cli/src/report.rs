@@ -27,6 +27,8 @@ pub(crate) enum FailureKind {
     Step,
     /// Stopped by a signal, this one.
     Stopped(u8),
+    /// A check found something, and has told it.
+    Findings,
 }
 
 impl Failure {
@@ -50,6 +52,12 @@ impl Failure {
         }
     }
 
+    /// Returns the failure of a check that has told what it found.
+    pub(crate) fn findings() -> Self {
+        let error = anyhow::Error::msg("the check found something");
+        Self::new(FailureKind::Findings, error)
+    }
+
     /// Adds something to do.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -65,7 +73,7 @@ impl Failure {
     /// Returns the exit code: user 1, usage 2, step 3, stopped 128 + signal.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {
-            FailureKind::User => 1,
+            FailureKind::User | FailureKind::Findings => 1,
             FailureKind::Usage => 2,
             FailureKind::Step => 3,
             FailureKind::Stopped(signal) => 128 + signal,
@@ -74,6 +82,9 @@ impl Failure {
 
     /// Returns the text for people.
     pub(crate) fn render(&self) -> String {
+        if self.kind == FailureKind::Findings {
+            return String::new();
+        }
         let mut out = self.excerpt.clone();
         if !out.is_empty() && !out.ends_with('\n') {
             out.push('\n');

@@ -13,7 +13,7 @@ use kiln_solver::{Reporter, blocking};
 
 use crate::args::{BuildArgs, Cli, Command, Print, Progress};
 use crate::commands::build::{Build, Built, Prepared};
-use crate::commands::{images, inspect};
+use crate::commands::{call, images, inspect};
 use crate::environment::Environment;
 use crate::export::{Facts, export, facts_alone};
 use crate::fetch::fetch;
@@ -183,7 +183,24 @@ fn patience_after<T>(result: &Result<T, Failure>) -> Duration {
 }
 
 async fn build_all(args: &BuildArgs, build: &Build<'_>) -> Result<Option<Facts>, Failure> {
+    if let Some(call) = args.call() {
+        return call::run(call, build).await.map(|()| None);
+    }
     let prepared = build.prepare().await?;
+    let warnings: Vec<_> = prepared
+        .iter()
+        .flat_map(|one| one.compiled.warnings.clone())
+        .collect();
+    let result = build_prepared(args, build, prepared).await;
+    build.warn(&warnings);
+    result
+}
+
+async fn build_prepared(
+    args: &BuildArgs,
+    build: &Build<'_>,
+    prepared: Vec<Prepared>,
+) -> Result<Option<Facts>, Failure> {
     if let Some(print) = args.print {
         return print_graphs(print, &prepared).map(|()| None);
     }

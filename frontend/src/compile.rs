@@ -4,6 +4,7 @@
 //! instruction that makes files is one vertex on top of the root so far, so each is one layer.
 //! A wrong instruction is reported and left out, and the next one is looked at.
 
+mod checks;
 mod config;
 mod copy;
 mod mounts;
@@ -26,9 +27,12 @@ use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::env::{Args, Env, proxies};
 use crate::instruction::Dockerfile;
+use crate::lint::rules::INVALID_BASE_IMAGE_PLATFORM;
+use crate::lint::{Lint, Phase};
 use crate::options::{
     Compiled, HistoryStep, ImageKey, Images, NoCache, Options, ResolvedImage, StageInfo,
 };
+use crate::outline::Capture;
 use crate::plan::{Origin, Plan};
 use crate::unused::unused;
 
@@ -42,7 +46,12 @@ pub fn compile(
     options: &Options,
     images: &Images,
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let plan = Plan::new(file, options, images)?;
+    let mut lint = Lint::new(file, options).map_err(|error| vec![error])?;
+    lint.file(file, options);
+    let plan = match Plan::new(file, options, images) {
+        Ok(plan) => plan,
+        Err(errors) => return Err(lint.beside(errors)),
+    };
     let source_date_epoch = source_date_epoch(options).map_err(|error| vec![error])?;
     let mut build = Build {
         file,
@@ -54,7 +63,10 @@ pub fn compile(
         states: file.stages.iter().map(|_| None).collect(),
         n_users: n_users(&plan),
         roots: vec![None; file.stages.len()],
-        diagnostics: [file.warnings.clone(), unused(file, options, &plan)].concat(),
+        envs: vec![None; file.stages.len()],
+        diagnostics: unused(file, options, &plan),
+        capture: Capture::new(file, options, &plan.globals),
+        lint,
     };
     for at in (0..file.stages.len()).filter(|&at| plan.is_needed[at]) {
         build.stage(at);
@@ -77,7 +89,11 @@ struct Build<'a> {
     n_users: Vec<usize>,
     /// What the stages evaluated so far came to.
     roots: Vec<Option<Input>>,
+    /// The variables that they ended with, for checks.
+    envs: Vec<Option<Env>>,
     diagnostics: Vec<Diagnostic>,
+    lint: Lint,
+    capture: Capture,
 }
 
 /// What a stage has come to.
@@ -109,6 +125,7 @@ impl Build<'_> {
             self.keep(at, state);
             return;
         }
+        self.begin_checks(at);
         let mut work = StageBuild::new(self, at, naming, state);
         for (number, step) in plan.steps(file, at) {
             if let Err(diagnostic) = work.step(number, step) {
@@ -121,6 +138,7 @@ impl Build<'_> {
 
     fn keep(&mut self, at: usize, state: State) {
         self.roots[at] = Some(state.root);
+        self.envs[at] = Some(state.env.clone());
         self.states[at] = (self.n_users[at] > 0).then_some(state);
     }
 
@@ -200,7 +218,10 @@ impl Build<'_> {
         naming: &mut Naming,
     ) -> Result<State, Diagnostic> {
         let image = self.resolved(key, span)?;
-        self.diagnostics.extend(other_platform(image, key, span));
+        if let Some(warning) = other_platform(image, key, span) {
+            let rule = &INVALID_BASE_IMAGE_PLATFORM;
+            self.lint.report(Phase::Base, rule, warning);
+        }
         let root = if is_empty(image) {
             None
         } else {
@@ -265,10 +286,14 @@ impl Build<'_> {
 
     fn finish(mut self, source_date_epoch: Option<i64>) -> Result<Compiled, Vec<Diagnostic>> {
         let is_error = |d: &Diagnostic| d.severity == Severity::Error;
+        let findings = self.finish_checks();
         let target = self.states[self.plan.target].take();
         let Some(target) = target.filter(|_| !self.diagnostics.iter().any(is_error)) else {
             self.diagnostics.retain(is_error);
             self.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+            if self.options.check {
+                self.diagnostics.extend(findings);
+            }
             return Err(self.diagnostics);
         };
         let hostname = self.options.build_arg("BUILDKIT_SANDBOX_HOSTNAME");
@@ -280,7 +305,8 @@ impl Build<'_> {
             stages: self.stage_infos(),
             source_date_epoch,
             hostname: hostname.filter(|name| !name.is_empty()).map(str::to_owned),
-            warnings: self.diagnostics,
+            outline: self.capture.finish(self.file, self.plan),
+            warnings: [findings, self.diagnostics].concat(),
             graph: self.graph,
         })
     }
@@ -364,7 +390,7 @@ fn other_platform(image: &ResolvedImage, key: &ImageKey, span: Span) -> Option<D
         return None;
     }
     let message = format!(
-        "base image `{}` was pulled with platform `{found}`, expected `{}`",
+        "Base image {} was pulled with platform \"{found}\", expected \"{}\" for current build",
         key.0, key.1
     );
     Some(Diagnostic::warning(span, message))

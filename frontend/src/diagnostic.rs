@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::lint::rules::Rule;
+
 /// A byte range of the Dockerfile's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
@@ -18,6 +20,11 @@ impl Span {
     /// Returns the span from `start` up to `end`.
     pub fn new(start: usize, end: usize) -> Self {
         Self { start, end }
+    }
+
+    /// Returns the lines of `text` that the span touches.
+    pub fn lines(self, text: &str) -> kiln_graph::SourceLines {
+        LineIndex::new(text).lines(self)
     }
 
     /// Returns the span as a range.
@@ -46,6 +53,8 @@ pub struct Diagnostic {
     pub span: Option<Span>,
     /// What to do about it.
     pub help: Option<String>,
+    /// The rule that is broken, if it is a finding of the checks.
+    pub rule: Option<&'static Rule>,
 }
 
 impl Diagnostic {
@@ -56,6 +65,7 @@ impl Diagnostic {
             message: message.into(),
             span: Some(span),
             help: None,
+            rule: None,
         }
     }
 
@@ -74,6 +84,7 @@ impl Diagnostic {
             message: message.into(),
             span: None,
             help: None,
+            rule: None,
         }
     }
 
@@ -83,6 +94,13 @@ impl Diagnostic {
             severity: Severity::Warning,
             ..Self::option(message)
         }
+    }
+
+    /// Says which rule is broken.
+    #[must_use]
+    pub(crate) fn with_rule(mut self, rule: &'static Rule) -> Self {
+        self.rule = Some(rule);
+        self
     }
 
     /// Adds what to do about it.

@@ -1,15 +1,18 @@
 //! Parser directives: `# escape=`, `# syntax=`, `# check=` at the top of a Dockerfile.
 //!
 //! kiln is its own frontend: a `syntax` that names the usual Dockerfile frontend is accepted as
-//! built in, another one is refused. `check` only steers warnings and is accepted as it is.
+//! built in, another one is refused. `check` steers the checks, which read its value.
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::lines::Word;
 use crate::reference::familiar;
 
 /// What the directives of a file say, and whether more can follow.
 #[derive(Debug)]
 pub(crate) struct Directives {
     escape: char,
+    /// The options of the checks.
+    pub(crate) check: Option<Word>,
     seen: Vec<&'static str>,
     zone: Zone,
 }
@@ -28,6 +31,7 @@ impl Default for Directives {
     fn default() -> Self {
         Self {
             escape: '\\',
+            check: None,
             seen: Vec::new(),
             zone: Zone::Start,
         }
@@ -76,6 +80,11 @@ impl Directives {
             ("escape", _) => {
                 let message = format!("invalid escape token `{value}` does not match ` or \\");
                 Some(Diagnostic::error(span, message))
+            }
+            ("check", _) => {
+                let text = value.split(' ').next().unwrap_or_default().to_owned();
+                self.check = Some(Word { text, span });
+                None
             }
             ("syntax", _) if !is_built_in(value) => Some(foreign_syntax(value, span)),
             _ => None,

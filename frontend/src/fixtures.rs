@@ -1,8 +1,9 @@
 //! Tests driven by `fixtures/frontend`; `UPDATE=1` rewrites the goldens.
 //!
 //! `parse/*`: a Dockerfile and what is read from it. `errors/*`: a Dockerfile and its diagnostics.
-//! `compile/*`: a Dockerfile, options, and the graph, config and history.
+//! `checks/*`: a Dockerfile and what the checks find. `compile/*`: a Dockerfile, options, and the graph, config and history.
 
+mod checks;
 mod dump;
 mod property;
 
@@ -35,6 +36,11 @@ struct Given {
     allow: Vec<String>,
     /// Configs of images, where they are not busybox's.
     images: Vec<(String, Value)>,
+    /// `--check`.
+    check: bool,
+    /// Files of the context, and paths that the ignore file names.
+    context: Vec<String>,
+    ignored: Vec<String>,
 }
 
 impl Given {
@@ -138,7 +144,7 @@ fn run(kind: &str, golden: &str, outcome: impl Fn(&Path, &str) -> String) {
 
 fn build(text: &str, given: &Given) -> Result<Compiled, Vec<Diagnostic>> {
     let file = parse(text)?;
-    let options = given.options();
+    let options = given.checks(given.options());
     let mut images = Images::new();
     loop {
         let requests = requirements(&file, &options, &images)?;

@@ -217,6 +217,12 @@ fn query_pairs(query: &str) -> Vec<(String, String)> {
     decoded.collect()
 }
 
+/// Returns true for what `ADD` fetches: web addresses and Git URLs, wrong ones included.
+pub(crate) fn is_remote(source: &str) -> bool {
+    let is_web = source.starts_with("http://") || source.starts_with("https://");
+    is_web || git_url(source).map_or(true, |url| url.is_some_and(|url| !url.is_shorthand))
+}
+
 pub(crate) fn percent_decoded(text: &str, plus_is_blank: bool) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -10,6 +10,8 @@ use kiln_graph::{HealthCheck, Network, Security, SourceLines};
 use crate::diagnostic::{Diagnostic, LineIndex, Span};
 use crate::heredoc::Heredoc;
 use crate::lines::Word;
+use crate::lint::Notes;
+use crate::lint::rules::NO_EMPTY_CONTINUATION;
 use crate::parse::mount::MountFlag;
 
 /// Characters of a trigger that a diagnostic repeats.
@@ -24,6 +26,10 @@ pub struct Dockerfile {
     pub(crate) escape: char,
     pub(crate) warnings: Vec<Diagnostic>,
     pub(crate) lines: LineIndex,
+    /// The `check` directive.
+    pub(crate) check: Option<Word>,
+    /// Comments above instructions, and words as typed.
+    pub(crate) notes: Notes,
 }
 
 /// A stage as it is written, for lists of targets.
@@ -35,6 +41,8 @@ pub struct StageOutline {
     pub base: String,
     /// `--platform`, variables not expanded.
     pub platform: Option<String>,
+    /// What the comment above it says.
+    pub description: Option<String>,
     /// The lines of its `FROM`.
     pub lines: SourceLines,
 }
@@ -46,8 +54,34 @@ impl Dockerfile {
             name: stage.name.clone(),
             base: stage.base.text.clone(),
             platform: stage.platform.as_ref().map(|word| word.text.clone()),
+            description: self.described(stage.span, stage.name.as_deref()),
             lines: self.lines.lines(stage.span),
         })
+    }
+
+    /// Returns what the comment above the instruction at `span` says of `name`.
+    pub(crate) fn described(&self, span: Span, name: Option<&str>) -> Option<String> {
+        let text = self.notes.description(span.start, name?)?;
+        Some(text.to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Returns all declared arguments in the order of the file.
+    pub(crate) fn all_args(&self) -> impl Iterator<Item = &Arg> {
+        let steps = self.stages.iter().flat_map(|stage| &stage.steps);
+        let args = steps.filter_map(|step| match &step.instruction {
+            Instruction::Arg(args) => Some(args),
+            _ => None,
+        });
+        self.global_args.iter().chain(args.flatten())
+    }
+
+    /// Returns the lines that BuildKit gives for a diagnostic: those of its instruction.
+    pub fn lines_of(&self, diagnostic: &Diagnostic) -> Option<SourceLines> {
+        let span = diagnostic.span?;
+        let note = self.notes.of(span.start);
+        let is_line = diagnostic.rule == Some(&NO_EMPTY_CONTINUATION);
+        let whole = note.filter(|_| !is_line).map_or(span, |note| note.span);
+        Some(self.lines.lines(whole))
     }
 
     /// Returns what is worth a warning whatever is built.
@@ -130,6 +164,7 @@ pub(crate) enum Instruction {
 pub(crate) struct Arg {
     pub(crate) name: String,
     pub(crate) value: Option<Word>,
+    pub(crate) span: Span,
 }
 
 /// `name=value` of `ENV` and `LABEL`.

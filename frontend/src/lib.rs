@@ -10,6 +10,8 @@
 //!   plan         what each stage stands on, and which stages count
 //!   refusals     what kiln does not build yet, told before images are asked for
 //!   unused       warnings about options without effect
+//!   lint         rules that a Dockerfile can break without being wrong
+//!   outline      what a build can be given: arguments, secrets, agents
 //!   compile      stages to vertices, config and history
 //!   expand       quotes, escapes and variables of a word
 //! ```
@@ -33,7 +35,9 @@ mod git_url;
 mod heredoc;
 mod instruction;
 mod lines;
+mod lint;
 mod options;
+mod outline;
 mod parse;
 mod plan;
 mod quote;
@@ -48,10 +52,13 @@ pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
 pub use crate::git_url::{GitUrl, GitUrlError, git_url};
 pub use crate::instruction::{Dockerfile, StageOutline};
+pub use crate::lint::rules::{RULES, Rule, RuleKind};
+pub use crate::lint::{ContextNames, findings};
 pub use crate::options::{
     Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache,
     Options, ResolvedImage, StageInfo,
 };
-pub use crate::parse::parse;
+pub use crate::outline::{Outline, OutlineArg, OutlineMount};
+pub use crate::parse::{parse, parse_with_findings};
 pub use crate::plan::requirements;
 pub use crate::render::render;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::directives::Directives;
+use crate::lint::rules::NO_EMPTY_CONTINUATION;
 
 /// A physical line with its line break.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +124,8 @@ pub(crate) struct Lines<'a> {
     blamed: Option<Span>,
     pub(crate) directives: Directives,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// The comments above the next instruction.
+    pub(crate) comments: Vec<String>,
 }
 
 impl<'a> Lines<'a> {
@@ -135,6 +138,7 @@ impl<'a> Lines<'a> {
             blamed: None,
             directives: Directives::default(),
             diagnostics: Vec::new(),
+            comments: Vec::new(),
         }
     }
 
@@ -178,10 +182,25 @@ impl<'a> Lines<'a> {
             let content = first.content().trim_start();
             let start = first.start + first.content().len() - content.len();
             self.directives.read(content, start, &mut self.diagnostics);
+            let check = self.directives.check.as_ref().map(|word| word.span.start);
+            if let Some(comment) = content.strip_prefix('#')
+                && check != Some(start)
+            {
+                self.comment(comment.trim());
+            }
             if content.is_empty() || content.starts_with('#') {
                 continue;
             }
             return Some(self.continued(content, start));
+        }
+    }
+
+    /// An empty comment parts those below it from those above.
+    fn comment(&mut self, text: &str) {
+        if text.is_empty() {
+            self.comments.clear();
+        } else {
+            self.comments.push(text.to_owned());
         }
     }
 
@@ -192,18 +211,23 @@ impl<'a> Lines<'a> {
         };
         let (text, mut goes_on) = self.without_continuation(first);
         logical.push(text, start);
+        let (mut has_blanks, mut last) = (false, None);
         while goes_on {
             let Some(line) = self.physical() else { break };
+            last = Some(line);
             if line.is_comment() {
                 continue;
             }
             if line.is_blank() {
-                self.warn_of_blank(line);
+                has_blanks = true;
                 continue;
             }
             let (text, more) = self.without_continuation(line.content());
             logical.push(text, line.start);
             goes_on = more;
+        }
+        if let Some(line) = last.filter(|_| has_blanks) {
+            self.warn_of_blanks(line);
         }
         logical
     }
@@ -220,11 +244,12 @@ impl<'a> Lines<'a> {
         (cut, true)
     }
 
-    fn warn_of_blank(&mut self, line: Physical<'_>) {
-        let message = "empty continuation line found in an instruction";
-        let Span { start, end } = line.span();
-        let span = self.span(start, end);
-        self.diagnostics.push(Diagnostic::warning(span, message));
+    /// The last line of the instruction is shown, as BuildKit does.
+    fn warn_of_blanks(&mut self, last: Physical<'_>) {
+        let Span { start, end } = last.span();
+        let warning = Diagnostic::warning(self.span(start, end), "Empty continuation line");
+        self.diagnostics
+            .push(warning.with_rule(&NO_EMPTY_CONTINUATION));
     }
 }
 

@@ -1,10 +1,13 @@
 //! What a build is told besides its Dockerfile, and what it gets back.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use kiln_graph::{Digest, Graph, ImageConfig, Input, Network, Platform, SourceLines, VertexId};
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::lint::ContextNames;
+use crate::outline::Outline;
 
 /// How a Dockerfile is to be built.
 #[derive(Debug, Clone)]
@@ -30,6 +33,11 @@ pub struct Options {
     pub network: Network,
     /// `--no-cache` and `--no-cache-filter`.
     pub no_cache: NoCache,
+    /// `--check`: all rules are looked at, in all stages if no target is given, and findings are
+    /// told beside errors.
+    pub check: bool,
+    /// The names of the build context, for checks that need them.
+    pub context: Option<Arc<dyn ContextNames>>,
     /// `--allow`.
     pub allowed: Entitlements,
 }
@@ -57,8 +65,15 @@ impl Options {
             named_contexts: BTreeMap::new(),
             network: Network::Default,
             no_cache: NoCache::None,
+            check: false,
+            context: None,
             allowed: Entitlements::default(),
         }
+    }
+
+    /// Returns true if stages that the target does not need are looked at, too.
+    pub(crate) fn checks_all_stages(&self) -> bool {
+        self.check && self.target.as_deref().is_none_or(str::is_empty)
     }
 
     /// Returns the value of a build argument.
@@ -138,6 +153,8 @@ pub struct Compiled {
     pub hostname: Option<String>,
     /// What is worth a warning.
     pub warnings: Vec<Diagnostic>,
+    /// What the build can be given.
+    pub outline: Outline,
 }
 
 /// An entry of the image's history.

@@ -15,6 +15,8 @@ use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};
 use crate::heredoc::{self, Heredoc};
 use crate::instruction::{Arg, CommandLine, Dockerfile, Instruction, Stage, Step};
 use crate::lines::{Lines, Logical, Word};
+use crate::lint::{Note, Notes, findings_before};
+use crate::options::Options;
 use crate::suggest::nearest;
 use crate::words::{self, Head};
 
@@ -44,11 +46,29 @@ const INSTRUCTIONS: [&str; 18] = [
 
 /// Parses a Dockerfile, or says everything that is wrong with it.
 pub fn parse(text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    match read(text) {
+        (file, errors) if errors.is_empty() => Ok(file),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// Parses a Dockerfile, or says what is wrong with it and what the checks find before that.
+pub fn parse_with_findings(text: &str, options: &Options) -> Result<Dockerfile, Vec<Diagnostic>> {
+    let (file, errors) = read(text);
+    if errors.is_empty() {
+        return Ok(file);
+    }
+    Err([errors.clone(), findings_before(&file, options, &errors)].concat())
+}
+
+/// Returns what can be read of a Dockerfile, and what is wrong with it.
+fn read(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
     let mut parser = Parser {
         lines: Lines::new(text),
         global_args: Vec::new(),
         stages: Vec::new(),
         n_instructions: 0,
+        notes: Notes::default(),
     };
     parser.read();
     parser.finish(text)
@@ -59,6 +79,7 @@ struct Parser<'a> {
     global_args: Vec<Arg>,
     stages: Vec<Stage>,
     n_instructions: usize,
+    notes: Notes,
 }
 
 /// One instruction while it is read.
@@ -114,6 +135,7 @@ impl Parser<'_> {
     }
 
     fn instruction(&mut self, line: &Logical) -> Result<(), Diagnostic> {
+        let comments = std::mem::take(&mut self.lines.comments);
         let head = words::head(line);
         let Some(name) = instruction_name(&head.name) else {
             self.heredocs(line)?;
@@ -142,6 +164,7 @@ impl Parser<'_> {
             let warning = onbuild::warning(&request)?;
             self.lines.diagnostics.extend(warning);
         }
+        self.notes.insert(note(&request, comments));
         self.dispatch(&request)
     }
 
@@ -186,7 +209,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn finish(mut self, text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    fn finish(mut self, text: &str) -> (Dockerfile, Vec<Diagnostic>) {
         let diagnostics = std::mem::take(&mut self.lines.diagnostics);
         let (mut errors, warnings): (Vec<_>, Vec<_>) = diagnostics
             .into_iter()
@@ -199,17 +222,30 @@ impl Parser<'_> {
             };
             errors.push(Diagnostic::error(Span::new(0, 0), message));
         }
-        if !errors.is_empty() {
-            errors.sort_by_key(|diagnostic| diagnostic.span);
-            return Err(errors);
-        }
-        Ok(Dockerfile {
+        errors.sort_by_key(|diagnostic| diagnostic.span);
+        let file = Dockerfile {
             global_args: self.global_args,
             stages: self.stages,
             escape: self.lines.directives.escape(),
             warnings,
             lines: LineIndex::new(text),
-        })
+            check: self.lines.directives.check,
+            notes: self.notes,
+        };
+        (file, errors)
+    }
+}
+
+/// Of most instructions only the name is kept as typed.
+fn note(request: &Request<'_>, comments: Vec<String>) -> Note {
+    let typed = match request.name {
+        "FROM" => request.line.text.trim(),
+        _ => request.head.name.text.as_str(),
+    };
+    Note {
+        span: request.span,
+        typed: typed.to_owned(),
+        comments,
     }
 }
 

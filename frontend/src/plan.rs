@@ -159,6 +159,10 @@ impl Plan {
             }
         };
         let is_needed = read_triggers(&finder, &mut stages, target, images)?;
+        let is_needed = match options.checks_all_stages() {
+            true => vec![true; stages.len()],
+            false => is_needed,
+        };
         if let Some(circle) = finder.circle(&stages) {
             return Err(vec![circle]);
         }
@@ -247,7 +251,7 @@ fn find_target(file: &Dockerfile, options: &Options) -> Result<usize, Diagnostic
 }
 
 /// Evaluates the `ARG` instructions before the first `FROM`.
-fn globals(file: &Dockerfile, options: &Options) -> Result<Env, Diagnostic> {
+pub(crate) fn globals(file: &Dockerfile, options: &Options) -> Result<Env, Diagnostic> {
     let last = file.stages.last().and_then(|stage| stage.name.as_deref());
     let target = options
         .target

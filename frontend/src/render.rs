@@ -40,7 +40,11 @@ fn report<'a>(diagnostic: &'a Diagnostic, source: &Source<'a>) -> Group<'a> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(&diagnostic.message));
+    let title = match diagnostic.rule {
+        Some(rule) => format!("{}: {}", rule.name, diagnostic.message),
+        None => diagnostic.message.clone(),
+    };
+    let mut group = Group::with_title(level.primary_title(title));
     if let Some(span) = diagnostic.span {
         // Only the lines that are shown: the renderer reads all that it is given.
         let span = within(span, source.text);

@@ -14,6 +14,7 @@ mod support;
 
 mod bases;
 mod caching;
+mod checks;
 mod damaged;
 mod devices;
 mod errors;

@@ -20,6 +20,7 @@ use kiln_worker::{
 };
 use tokio::sync::mpsc;
 
+use crate::commands::call::Report;
 use crate::excerpt;
 use crate::export::{push_names, push_progress};
 use crate::image::{self, Assembly};
@@ -54,8 +55,7 @@ pub(crate) struct Build<'a> {
 impl Build<'_> {
     /// Compiles the Dockerfile for every platform; asks registries for manifests only.
     pub(crate) async fn prepare(&self) -> Result<Vec<Prepared>, Failure> {
-        let file = kiln_frontend::parse(&self.plan.dockerfile.text)
-            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+        let file = self.parse()?;
         try_join_all(
             self.plan
                 .platforms
@@ -65,24 +65,56 @@ impl Build<'_> {
         .await
     }
 
-    async fn prepare_one(
+    pub(crate) fn parse(&self) -> Result<Dockerfile, Failure> {
+        kiln_frontend::parse(&self.plan.dockerfile.text)
+            .map_err(|diagnostics| self.diagnosed(&diagnostics))
+    }
+
+    pub(crate) async fn prepare_one(
         &self,
         file: &Dockerfile,
         platform: &Platform,
     ) -> Result<Prepared, Failure> {
+        let prepared = self.compile(file, platform).await;
+        prepared.map_err(|diagnostics| self.diagnosed(&diagnostics))
+    }
+
+    /// Returns what is wrong with the Dockerfile and what the checks find.
+    pub(crate) async fn check(&self) -> Report {
+        let text = &self.plan.dockerfile.text;
+        let file = match kiln_frontend::parse_with_findings(text, &self.plan.options) {
+            Ok(file) => file,
+            Err(diagnostics) => return Report::new(diagnostics, None, text),
+        };
+        let compiled = self.compile(&file, &self.plan.platforms[0]).await;
+        let diagnostics = match compiled {
+            Ok(prepared) => prepared.compiled.warnings,
+            Err(diagnostics) => diagnostics,
+        };
+        Report::new(diagnostics, Some(&file), text)
+    }
+
+    async fn compile(
+        &self,
+        file: &Dockerfile,
+        platform: &Platform,
+    ) -> Result<Prepared, Vec<Diagnostic>> {
         let options = Options {
             target_platform: platform.clone(),
             ..self.plan.options.clone()
         };
+        let beside = |errors: Vec<Diagnostic>| match options.check {
+            true => [errors, kiln_frontend::findings(file, &options)].concat(),
+            false => errors,
+        };
         let (mut images, mut resolved) = (Images::new(), HashMap::new());
         loop {
-            let requests = kiln_frontend::requirements(file, &options, &images)
-                .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
+            let requests = kiln_frontend::requirements(file, &options, &images).map_err(beside)?;
             if requests.is_empty() {
                 break;
             }
             // Triggers of what is found can need more.
-            for (key, image) in self.resolve_all(&requests).await? {
+            for (key, image) in self.resolve_all(&requests).await.map_err(beside)? {
                 let known = kiln_frontend::ResolvedImage {
                     reference: image.reference.clone(),
                     manifest: image.manifest,
@@ -92,11 +124,7 @@ impl Build<'_> {
                 resolved.insert(image.manifest, image);
             }
         }
-        let compiled = kiln_frontend::compile(file, &options, &images)
-            .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
-        for warning in &compiled.warnings {
-            self.reporter.warn(self.warning_text(warning));
-        }
+        let compiled = kiln_frontend::compile(file, &options, &images)?;
         Ok(Prepared {
             platform: platform.clone(),
             compiled,
@@ -108,7 +136,7 @@ impl Build<'_> {
     async fn resolve_all(
         &self,
         requests: &[ImageRequest],
-    ) -> Result<Vec<(ImageKey, ResolvedImage)>, Failure> {
+    ) -> Result<Vec<(ImageKey, ResolvedImage)>, Vec<Diagnostic>> {
         let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
         let (mut images, mut failed) = (Vec::new(), Vec::new());
         for (request, found) in requests.iter().zip(found) {
@@ -128,7 +156,7 @@ impl Build<'_> {
         }
         match failed.is_empty() {
             true => Ok(images),
-            false => Err(self.diagnosed(&failed)),
+            false => Err(failed),
         }
     }
 
@@ -341,7 +369,18 @@ impl Build<'_> {
         text.trim_end().to_owned()
     }
 
-    fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
+    /// Tells the warnings of all platforms, each once.
+    pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
+        let mut told: Vec<&Diagnostic> = Vec::new();
+        for warning in warnings {
+            if !told.contains(&warning) {
+                self.reporter.warn(self.warning_text(warning));
+                told.push(warning);
+            }
+        }
+    }
+
+    pub(crate) fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
         let n = diagnostics.len();
         let message = match n {
             1 => format!("`{}` cannot be built", self.plan.dockerfile.name),

@@ -42,7 +42,9 @@ impl StageBuild<'_, '_> {
                 span: flag.span,
                 options: self.options(flag)?,
             };
-            mounts.push(self.mount(&request, inputs)?);
+            let mount = self.mount(&request, inputs)?;
+            self.outline_mount(step, &mount);
+            mounts.push(mount);
         }
         Ok(mounts)
     }

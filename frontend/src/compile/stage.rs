@@ -72,6 +72,7 @@ impl<'b, 'a> StageBuild<'b, 'a> {
         if let Some(refusal) = &step.refusal {
             return Err(refusal.clone());
         }
+        self.check(step);
         match &step.instruction {
             Instruction::Arg(args) => self.arg(step, args),
             Instruction::Env(pairs) => self.env(step, pairs),
@@ -173,6 +174,7 @@ impl<'b, 'a> StageBuild<'b, 'a> {
                 Some(value) => format!("{}={value}", arg.name),
                 None => arg.name.clone(),
             });
+            self.outline_arg(arg, value.as_deref());
             self.state.args.declare(&arg.name, value);
         }
         self.record(step, format!("ARG {}", texts.join(" ")), None);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::instruction::{Instruction, Stage, Step, blame_trigger};
 use crate::lines::{Lines, Logical, Word};
+use crate::lint::Notes;
 use crate::parse::flags::Flags;
 use crate::parse::simple::{at_least_one, split_pairs};
 use crate::parse::{
@@ -96,6 +97,7 @@ pub(crate) fn trigger(text: &str, span: Span, base: &Arc<str>) -> Result<Step, V
         global_args: Vec::new(),
         stages: vec![nothing(span)],
         n_instructions: 0,
+        notes: Notes::default(),
     };
     parser.read();
     let mut errors = parser.lines.diagnostics;

@@ -62,6 +62,7 @@ fn one_arg(request: &Request<'_>, word: &Word) -> Result<Arg, Diagnostic> {
     Ok(Arg {
         name: name.to_owned(),
         value: value.map(|value| part(word, value)),
+        span: word.span,
     })
 }
 
