@@ -26,6 +26,7 @@ mod killed;
 mod language;
 mod limits;
 mod memory;
+mod mounts;
 mod ordinary_user;
 mod outputs;
 mod parallel;

@@ -1,7 +1,7 @@
 //! Mounts of a step: what its key says of them, and what they are while it runs.
 //!
 //! A bind mount shows layers: those of a snapshot, or one that is made of what it selects of a
-//! folder and is kept by its content. A cache mount shows a folder of the store, chosen by name
+//! folder and is kept for the next step. A cache mount shows a folder of the store, chosen by name
 //! and in use while the step runs. Neither leaves anything in the step's layer.
 
 mod bind;

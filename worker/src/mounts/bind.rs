@@ -1,8 +1,8 @@
 //! Bind mounts: layers under an upper folder that is thrown away.
 //!
 //! What is selected of a folder of this machine is first copied into a layer, so that the step
-//! sees what its key says and nothing changes under its hands. The layer is named by its content,
-//! so it is written once.
+//! sees what its key says and nothing changes under its hands. The layer is named by its content
+//! and the times of its files, which build tools look at, so it is written once.
 
 use std::fs::{self, File, FileTimes};
 use std::io;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kiln_cache::{Entry, FileList, Layer, Mtime, Staging, Store, Tree};
+use kiln_graph::Digest;
 use kiln_runtime::MountSource;
 
 use crate::apply::{Source, SourceBytes, write_plan};
@@ -96,7 +97,7 @@ fn layer_of(
     plan.copy((0, &source.tree, &whole), &selected, &destination)?;
     let planned = plan.finish();
     let list = Arc::new(list_of(&planned));
-    let id = list.content_id();
+    let id = Digest::blake3(list.to_bytes());
     if let Some(layer) = store.layer(&id)? {
         return Ok(layer);
     }
