@@ -14,6 +14,7 @@ mod support;
 
 mod bases;
 mod caching;
+mod copying;
 mod damaged;
 mod errors;
 mod fixtures;
