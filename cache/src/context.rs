@@ -3,7 +3,9 @@
 //! Only what some COPY or ADD can select is looked at; only files that look different from the
 //! last time are read. Files belong to root in what comes out, whoever owns them here.
 
-use std::collections::{HashMap, VecDeque};
+mod glimpse;
+
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -23,7 +25,7 @@ use crate::scan::hash_stream;
 use crate::stat_table::{Look, StatTable};
 use crate::store::Store;
 use crate::tree::components;
-use crate::walk::{Found, Step, WalkError, entry_of, file_type, list, open_sub, stat_at, walk};
+use crate::walk::{Found, Step, WalkError, entry_of, file_type, open_sub, stat_at, walk};
 use crate::xattrs;
 
 /// How often a file that changes while it is read is read again.
@@ -102,42 +104,6 @@ impl Context {
             tracing::warn!(%error, "the next build will read the context again");
         }
         Ok(FileList::new(entries))
-    }
-
-    /// Returns true if there is something at a path, ignored or not; links are not followed.
-    pub fn holds(&self, path: &[u8]) -> bool {
-        matches!(self.stat(path), Ok(Some(_)))
-    }
-
-    /// Returns up to `limit` paths that are not ignored, nearest to the root first, and whether
-    /// each is a directory: for messages. What cannot be read is left out.
-    pub fn glimpse(&self, limit: usize) -> Vec<(Vec<u8>, bool)> {
-        let mut found = Vec::new();
-        let mut dirs = VecDeque::from([(Vec::new(), self.ignore.root())]);
-        while let Some((dir, state)) = dirs.pop_front() {
-            let Ok(names) = self.open_dir(&dir).and_then(|fd| Ok((list(&fd)?, fd))) else {
-                continue;
-            };
-            let (names, fd) = names;
-            for name in names.into_iter().rev() {
-                if found.len() == limit {
-                    return found;
-                }
-                let path = join_path(&dir, name.as_bytes());
-                let Ok(stat) = stat_at(&fd, &name) else {
-                    continue;
-                };
-                let is_dir = file_type(&stat) == FileType::Directory;
-                let (ignored, below) = self.ignore.check(&path, &state);
-                if !ignored {
-                    found.push((path.clone(), is_dir));
-                }
-                if is_dir && (!ignored || self.ignore.has_exceptions()) {
-                    dirs.push_back((path, below));
-                }
-            }
-        }
-        found
     }
 
     fn open_dir(&self, path: &[u8]) -> io::Result<OwnedFd> {

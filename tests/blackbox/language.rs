@@ -165,9 +165,6 @@ fn what_is_not_built_yet_is_refused() {
         ("RUN --mount=type=cache,target=/c true", "--mount"),
         ("RUN --security=insecure true", "--security"),
         ("ADD https://127.0.0.1:1/x /x", "https://"),
-        ("COPY --link x /x", "--link"),
-        ("COPY --parents x /x", "--parents"),
-        ("COPY --exclude=y x /x", "--exclude"),
         ("ONBUILD RUN true", "ONBUILD"),
     ] {
         let context = Context::new(&format!("ARG BASE\nFROM $BASE\nRUN true\n{instruction}\n"));

@@ -15,6 +15,7 @@ mod support;
 mod bases;
 mod caching;
 mod checks;
+mod copying;
 mod damaged;
 mod devices;
 mod errors;

@@ -82,6 +82,10 @@ fn write_one(
             path,
         } => {
             let source = &sources[*source];
+            if matches!(entry.kind, Kind::File { size: 0, .. }) {
+                // There is nothing to read, and in a context it may be a socket.
+                return writer.put(entry, Content::Stream(&mut io::empty()));
+            }
             let mut file = source.open_at(*layer, path)?;
             match &source.bytes {
                 // What is written is hashed: the file may have changed since it was selected.

@@ -4,18 +4,21 @@
 //! links are followed inside the image; what a copied tree holds replaces files, merges
 //! directories, and never turns one into the other.
 
+mod overrides;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use kiln_cache::{
     Entry, Kind, LinkLoop, Mtime, Node, Tree, components, follow_links, join_path, split_path,
 };
-use kiln_graph::Mode;
 
 use crate::error::CopyError;
 use crate::filter::{Item, Query, landing};
+use crate::plan::overrides::{NewDirs, apply_owner};
 use crate::select::{Selected, is_below};
-use crate::users::Ids;
+
+pub(crate) use crate::plan::overrides::Overrides;
 
 /// An entry of the layer to be, and where its bytes come from.
 #[derive(Debug, Clone)]
@@ -44,26 +47,6 @@ pub(crate) enum Bytes {
     Inline(String),
     /// A file that was unpacked already.
     Spooled(PathBuf),
-}
-
-/// Metadata that the op gives to everything it copies.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Overrides {
-    pub(crate) owner: Option<Ids>,
-    pub(crate) mode: Option<Mode>,
-}
-
-/// Metadata of directories that nothing is copied to.
-#[derive(Debug, Clone, Copy)]
-struct NewDirs {
-    owner: Option<Ids>,
-    mode: u32,
-}
-
-impl NewDirs {
-    const fn owned_by(owner: Option<Ids>) -> Self {
-        Self { owner, mode: 0o755 }
-    }
 }
 
 /// A plan in the making.
@@ -340,10 +323,6 @@ impl<'a> Plan<'a> {
         if !matches!(entry.kind, Kind::File { .. }) {
             return self.put_file(entry, Bytes::None, None);
         }
-        if matches!(entry.kind, Kind::File { size: 0, .. }) && file.entry.path == node.entry.path {
-            // There is nothing to read, and what looks like an empty file may be a socket.
-            return self.put_file(entry, Bytes::Inline(String::new()), None);
-        }
         let layer = file.layer;
         let from = file.entry.path.clone();
         let next = self.groups.len();
@@ -441,39 +420,6 @@ impl<'a> Plan<'a> {
             }
         }
         self.changes.append(&mut missing);
-    }
-}
-
-impl Overrides {
-    fn apply(&self, entry: &mut Entry) {
-        self.apply_owner(entry);
-        if let Some(mode) = &self.mode
-            && !matches!(entry.kind, Kind::Symlink { .. })
-        {
-            entry.mode = mode.apply(entry.mode, entry.is_dir());
-        }
-    }
-
-    fn apply_owner(&self, entry: &mut Entry) {
-        apply_owner(self.owner, entry);
-    }
-
-    /// What is made for the copy to land in has no bits to change, and gets no set-id bits.
-    fn new_dirs(&self) -> NewDirs {
-        let mode = match self.mode {
-            Some(Mode::Bits(bits)) => bits & 0o777,
-            Some(Mode::Change(_)) | None => 0o755,
-        };
-        NewDirs {
-            owner: self.owner,
-            mode,
-        }
-    }
-}
-
-fn apply_owner(owner: Option<Ids>, entry: &mut Entry) {
-    if let Some(ids) = owner {
-        (entry.uid, entry.gid) = (ids.uid, ids.gid);
     }
 }
 

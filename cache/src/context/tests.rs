@@ -143,3 +143,30 @@ fn names_of_one_file_are_links_to_the_first_one_selected() {
     );
     assert_eq!(kind(&fixture.load("a/f", &["/"]), b"a/h"), Some(file));
 }
+
+#[test]
+fn a_socket_is_an_empty_file() {
+    let fixture = fixture(&["a"]);
+    let _socket = std::os::unix::net::UnixListener::bind(fixture.dir.path().join("s")).unwrap();
+    let list = fixture.load("", &["/"]);
+    let empty = Kind::File {
+        size: 0,
+        digest: Digest::blake3(""),
+    };
+    assert_eq!(list.get(b"s").map(|entry| &entry.kind), Some(&empty));
+}
+
+#[test]
+fn a_glimpse_is_bounded_and_sees_what_is_near_first() {
+    let fixture = fixture(&["a/b/c", "z", "no/x", "ign/keep", "ign/drop"]);
+    let ignore = IgnoreList::parse(b"no\nign\n!ign/keep").unwrap();
+    let context = Context::open(fixture.dir.path(), ignore).unwrap();
+    let shown = |limit| {
+        let paths = context.glimpse(limit).into_iter();
+        let paths = paths.map(|(path, _)| String::from_utf8_lossy(&path).into_owned());
+        paths.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown(100), "a z a/b ign/keep a/b/c");
+    assert_eq!(shown(2), "a z");
+    assert!(context.holds(b"no/x") && !context.holds(b"no/y"));
+}

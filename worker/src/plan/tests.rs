@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use kiln_cache::FileList;
-use kiln_graph::Digest;
+use kiln_graph::{Digest, Mode};
 
 use super::*;
+use crate::users::Ids;
 
 /// `d/` is a directory, `a>b` a link, `a=b` a hard link, else a file with its path as content.
 fn entry(text: &str) -> Entry {
