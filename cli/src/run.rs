@@ -103,7 +103,9 @@ fn build(
     // Registries start their connections on the runtime.
     let entered = runtime.enter();
     let registries = (&args.insecure_registry[..], &args.ca_file[..]);
-    let session = Session::new(store, env, privilege, registries)?;
+    let mut session = Session::new(store, env, privilege, registries)?;
+    let credentials = plan.settings.credentials.clone();
+    session.sources = session.sources.with_credentials(credentials);
     drop(entered);
     let result = runtime.block_on(build_and_show(args, plan, &session, env, privilege));
     if let Err(Failure {

@@ -118,7 +118,6 @@ impl Session {
         let git = GitSettings {
             path: env.path.clone(),
             proxies: env.proxies(),
-            ssh_agent: None,
         };
         let sources = Sources::new(store.clone(), client.clone(), git);
         let images = Images::new(store.clone(), client.clone());

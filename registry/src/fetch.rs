@@ -37,6 +37,8 @@ pub struct FileRequest {
     pub last_modified: Option<String>,
     /// The caller knows the digest of the file, so that nobody on the way can change it.
     pub is_pinned: bool,
+    /// The value of `Authorization` for its own origin; counts more than those in the URL.
+    pub authorization: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for FileRequest {
@@ -191,7 +193,10 @@ impl Walk {
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(RegistryError::setup(what(), "it is neither http nor https"));
         }
-        let authorization = basic_authorization(&url);
+        let authorization = match &wanted.authorization {
+            Some(value) => Some(authorization(value, &shown)?),
+            None => basic_authorization(&url),
+        };
         // It has a host, so it can be without them.
         let _none = (url.set_username(""), url.set_password(None));
         url.set_fragment(None);
@@ -253,6 +258,16 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
     if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
         headers.insert(name, value);
     }
+}
+
+fn authorization(value: &[u8], shown: &str) -> Result<HeaderValue, RegistryError> {
+    let bad = |_| {
+        let why = "the secret for it cannot be sent: it has control characters";
+        RegistryError::setup(format!("use URL `{shown}`"), why)
+    };
+    let mut value = HeaderValue::from_bytes(value).map_err(bad)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Returns what the name and password of a URL stand for.
@@ -325,6 +340,7 @@ mod tests {
                 url: url.to_owned(),
                 etag: None,
                 last_modified: None,
+                authorization: None,
                 is_pinned: false,
             };
             assert!(Walk::new(&wanted).is_err(), "{url}");

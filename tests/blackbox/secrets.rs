@@ -1,6 +1,8 @@
 //! Secrets of RUN steps: who sees them, and where they never are.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -317,6 +319,58 @@ RUN --mount=type=secret,id=token,env=T --mount=type=secret,id=lines set -e; \\
     let log = logs.map(|entry| fs::read_to_string(entry.path()).unwrap());
     let log = log.last().unwrap();
     assert!(log.contains("one *** two\n***\n"), "{log}");
+}
+
+/// Serves one file to whoever sends `Authorization` as it must be, and 401 to others.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server for as long as the test runs"
+)]
+fn serve_with_password(authorization: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = BufReader::new(client.unwrap());
+            let lines = client.by_ref().lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let is_known = head.iter().any(|line| {
+                let (name, value) = line.split_once(": ").unwrap_or_default();
+                name.eq_ignore_ascii_case("authorization") && value == authorization
+            });
+            let answer = match is_known {
+                true => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfile\n",
+                false => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+            };
+            let _gone = client.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn secrets_open_files_of_web_servers() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let host = serve_with_password("Bearer correct-horse-battery");
+    let context = Context::new(&format!("FROM scratch\nADD http://{host}/file /file\n"));
+    let dest = lab.kiln.out("files");
+    let build = |args: &[String]| {
+        let build = lab.kiln.build(&context).env("TOKEN", SECRET).args(args);
+        build.arg("-o").arg(output("local", &dest)).run()
+    };
+    let outcome = build(&[]);
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.stderr);
+    for id in [
+        format!("HTTP_AUTH_TOKEN_{host}"),
+        "HTTP_AUTH_TOKEN_127.0.0.1".to_owned(),
+    ] {
+        let outcome = build(&["--secret".to_owned(), format!("id={id},env=TOKEN")]).succeeded();
+        assert!(!outcome.stderr.contains(SECRET), "{}", outcome.stderr);
+        assert_eq!(fs::read_to_string(dest.join("file")).unwrap(), "file\n");
+    }
+    assert!(holders(&lab.kiln.root()).is_empty());
 }
 
 #[test]

@@ -128,6 +128,16 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Returns the socket of an agent that listens on one.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        match &self.0 {
+            Signer::Socket(path) => Some(path),
+            Signer::Keys(_) => None,
+        }
+    }
+}
+
 impl AgentError {
     /// Returns what the user can do.
     pub fn hint(&self) -> Option<String> {

@@ -9,11 +9,11 @@ mod error;
 mod file;
 mod git;
 mod http;
+mod login;
 mod repository;
 mod run_git;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_cache::{Context, KeyLock, Store};
@@ -21,6 +21,7 @@ use kiln_graph::{Digest, Encoder, GitSource, HttpSource};
 use kiln_registry::Client;
 use kiln_solver::Task;
 
+use crate::credentials::Credentials;
 use crate::error::WorkerError;
 use crate::snapshot::Snapshot;
 
@@ -35,6 +36,7 @@ pub struct Sources {
     store: Store,
     client: Client,
     git: GitSettings,
+    credentials: Credentials,
 }
 
 /// What `git` is started with; nothing else of the environment reaches it.
@@ -44,8 +46,6 @@ pub struct GitSettings {
     pub path: OsString,
     /// Proxy variables.
     pub proxies: Vec<(String, String)>,
-    /// The socket of an agent that signs for SSH.
-    pub ssh_agent: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for GitSettings {
@@ -73,7 +73,21 @@ pub enum ContextFiles {
 impl Sources {
     /// Returns what fetches into this store.
     pub fn new(store: Store, client: Client, git: GitSettings) -> Self {
-        Self { store, client, git }
+        Self {
+            store,
+            client,
+            git,
+            credentials: Credentials::default(),
+        }
+    }
+
+    /// Lets sources use what the user gave.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            ..self
+        }
     }
 
     /// Returns the files of a context that is no folder.

@@ -45,8 +45,10 @@ impl Sources {
     /// Returns a snapshot that holds files of a commit.
     pub async fn git(&self, source: &GitSource, task: &Task) -> Result<Snapshot, WorkerError> {
         let address = Address::new(&source.remote);
+        let login = self.login(&source.remote, task).await?;
         let git = Git {
             settings: &self.git,
+            login: &login,
             address: &address,
             known_hosts: self.store.kept_dir("git")?.join("known_hosts"),
         };

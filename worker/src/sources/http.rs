@@ -45,11 +45,13 @@ impl Sources {
         // Of a file that is known to be another one nothing can be unchanged.
         let is_wanted = |memo: &Memo| source.checksum.is_none_or(|sum| sum == memo.sha256);
         let known = known.filter(is_wanted);
+        let login = self.file_authorization(&source.url).await?;
         let wanted = FileRequest {
             url: source.url.clone(),
             etag: known.as_ref().and_then(|memo| memo.etag.clone()),
             last_modified: known.as_ref().and_then(|memo| memo.last_modified.clone()),
             is_pinned: source.checksum.is_some(),
+            authorization: login.map(|value| value.as_bytes().to_vec()),
         };
         let answer = self.client.open_file(&wanted).await?;
         if let Some(memo) = known.filter(|memo| is_same(&answer.head, memo)) {

@@ -10,6 +10,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -19,6 +20,7 @@ use tokio::process::Command;
 
 use crate::sources::GitSettings;
 use crate::sources::error::SourceError;
+use crate::sources::login::Login;
 
 /// Longest output of `git` that is kept, in bytes.
 const MAX_OUTPUT: usize = 4 << 20;
@@ -103,6 +105,7 @@ impl Address {
 /// Runs `git` for one repository.
 pub(crate) struct Git<'a> {
     pub(crate) settings: &'a GitSettings,
+    pub(crate) login: &'a Login,
     pub(crate) address: &'a Address,
     /// The file of known keys of SSH hosts.
     pub(crate) known_hosts: PathBuf,
@@ -192,8 +195,14 @@ impl Git<'_> {
             command.env(name, value);
         }
         command.env("GIT_SSH_COMMAND", ssh_command(&self.known_hosts));
-        if let Some(agent) = &self.settings.ssh_agent {
+        if let Some(agent) = &self.login.agent {
             command.env("SSH_AUTH_SOCK", agent);
+        }
+        if let Some((origin, value)) = &self.login.authorization {
+            let header = [b"Authorization: ", value.as_bytes()].concat();
+            command.env("GIT_CONFIG_COUNT", "1");
+            command.env("GIT_CONFIG_KEY_0", format!("http.{origin}.extraHeader"));
+            command.env("GIT_CONFIG_VALUE_0", OsStr::from_bytes(&header));
         }
     }
 
