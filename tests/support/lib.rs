@@ -12,6 +12,7 @@ mod proxy;
 mod registry;
 mod tree;
 mod user;
+mod web;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub(crate) use proxy::{Flow, Proxy};
 pub(crate) use registry::{Registry, free_port, make_base};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
+pub(crate) use web::{Asked, Web};
 
 /// How long a test waits for something that must happen before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

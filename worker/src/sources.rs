@@ -76,6 +76,13 @@ impl Sources {
         Self { store, client, git }
     }
 
+    /// Returns the same with an agent that signs for SSH.
+    #[must_use]
+    pub fn with_ssh_agent(mut self, socket: PathBuf) -> Self {
+        self.git.ssh_agent = Some(socket);
+        self
+    }
+
     /// Returns the files of a context that is no folder.
     pub(crate) async fn context(
         &self,
