@@ -90,6 +90,13 @@ impl Sources {
         }
     }
 
+    /// Returns the same with an agent that signs for SSH.
+    #[must_use]
+    pub fn with_ssh_agent(mut self, socket: PathBuf) -> Self {
+        self.git.ssh_agent = Some(socket);
+        self
+    }
+
     /// Returns the files of a context that is no folder.
     pub(crate) async fn context(
         &self,
