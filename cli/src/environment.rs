@@ -49,6 +49,16 @@ impl Environment {
         }
     }
 
+    /// Returns an environment with nothing but some variables.
+    #[cfg(test)]
+    pub(crate) fn with_variables(variables: &[(&str, &str)]) -> Self {
+        let owned = variables.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
+        Self {
+            variables: owned.collect(),
+            ..Self::default()
+        }
+    }
+
     /// Returns a variable, for `--build-arg NAME`.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(known, _)| known == name);

@@ -1,5 +1,6 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
+mod build_args;
 mod dockerfile;
 mod outputs;
 
@@ -18,6 +19,7 @@ use kiln_worker::StepSettings;
 
 use crate::args::BuildArgs;
 use crate::environment::{Environment, display_path};
+use crate::plan::build_args::build_args;
 use crate::plan::dockerfile::text_of;
 use crate::plan::outputs::outputs;
 use crate::report::Failure;
@@ -70,7 +72,7 @@ impl BuildPlan {
         let named_contexts = named_contexts(&args.build_context, &mut contexts)?;
         let platforms = platforms(&args.platform)?;
         let options = Options {
-            build_args: build_args(&args.build_arg, env)?,
+            build_args: build_args(args, env)?,
             target: args.target.clone(),
             explicit_platform: !args.platform.is_empty(),
             several_platforms: platforms.len() > 1,
@@ -264,27 +266,6 @@ fn platforms(written: &[String]) -> Result<Vec<Platform>, Failure> {
         platforms.push(Platform::host());
     }
     Ok(platforms)
-}
-
-/// `NAME` alone takes its value from the environment, and counts for nothing if it has none.
-fn build_args(written: &[String], env: &Environment) -> Result<Vec<(String, String)>, Failure> {
-    let mut args = Vec::new();
-    if let Some(epoch) = env.variable("SOURCE_DATE_EPOCH") {
-        args.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned()));
-    }
-    for text in written {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (text.as_str(), env.variable(text)),
-        };
-        if name.is_empty() {
-            return Err(Failure::usage(format!(
-                "--build-arg {text}: there is no name"
-            )));
-        }
-        args.extend(value.map(|value| (name.to_owned(), value.to_owned())));
-    }
-    Ok(args)
 }
 
 fn pairs(

@@ -169,10 +169,7 @@ impl Plan {
     }
 
     /// Returns the instructions that count, those of triggers included.
-    pub(crate) fn evaluated<'a>(
-        &'a self,
-        file: &'a Dockerfile,
-    ) -> impl Iterator<Item = &'a Step> {
+    pub(crate) fn evaluated<'a>(&'a self, file: &'a Dockerfile) -> impl Iterator<Item = &'a Step> {
         let planned = self.stages.iter().zip(&self.is_needed);
         let stages = file.stages.iter().zip(planned);
         stages
@@ -181,7 +178,12 @@ impl Plan {
     }
 
     /// Returns a stage's instruction by its number.
-    pub(crate) fn step<'a>(&'a self, file: &'a Dockerfile, stage: usize, number: usize) -> &'a Step {
+    pub(crate) fn step<'a>(
+        &'a self,
+        file: &'a Dockerfile,
+        stage: usize,
+        number: usize,
+    ) -> &'a Step {
         let own = &file.stages[stage].steps;
         match number.checked_sub(own.len()) {
             Some(trigger) => &self.stages[stage].triggers[trigger],

@@ -1,6 +1,7 @@
 //! `kiln build`: Dockerfile to graph, graph to layers, layers to wherever they go.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
@@ -11,14 +12,16 @@ use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
 use kiln_frontend::{
-    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, render,
+    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, Span, render,
+    to_json,
 };
-use kiln_graph::{Digest, Platform, VertexId};
+use kiln_graph::{Digest, Meta, Platform, SourceLines, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
 use kiln_worker::{LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError};
 use tokio::sync::mpsc;
 
+use crate::args::Diagnostics;
 use crate::excerpt;
 use crate::export::{push_names, push_progress};
 use crate::image::{self, Assembly};
@@ -48,6 +51,8 @@ pub(crate) struct Build<'a> {
     pub(crate) session: &'a Session,
     pub(crate) reporter: &'a Reporter,
     pub(crate) color: bool,
+    /// How mistakes in the Dockerfile are told.
+    pub(crate) diagnostics: Diagnostics,
 }
 
 impl Build<'_> {
@@ -93,9 +98,7 @@ impl Build<'_> {
         }
         let compiled = kiln_frontend::compile(file, &options, &images)
             .map_err(|diagnostics| self.diagnosed(&diagnostics))?;
-        for warning in &compiled.warnings {
-            self.reporter.warn(self.warning_text(warning));
-        }
+        self.warn(&compiled.warnings);
         Ok(Prepared {
             platform: platform.clone(),
             compiled,
@@ -131,10 +134,7 @@ impl Build<'_> {
         }
     }
 
-    async fn resolve(
-        &self,
-        request: &ImageRequest,
-    ) -> Result<ResolvedImage, WorkerError> {
+    async fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, WorkerError> {
         let reference: Reference = request
             .reference
             .parse()
@@ -322,12 +322,51 @@ impl Build<'_> {
                 self.plan.dockerfile.name
             ),
         };
-        let excerpt = self.rendered(diagnostics, self.color);
-        Failure::user(anyhow::Error::msg(message)).with_excerpt(excerpt)
+        let failure = Failure::user(anyhow::Error::msg(message));
+        match self.diagnostics {
+            Diagnostics::Json => failure.with_json(self.json(diagnostics)),
+            Diagnostics::Text => failure.with_excerpt(self.rendered(diagnostics, self.color)),
+        }
+    }
+
+    fn json(&self, diagnostics: &[Diagnostic]) -> String {
+        let source = &self.plan.dockerfile;
+        to_json(diagnostics, &source.name, &source.text)
+    }
+
+    fn warn(&self, warnings: &[Diagnostic]) {
+        if self.diagnostics == Diagnostics::Json {
+            // Nobody reads them when standard error is closed; the build goes on.
+            let _unseen = std::io::stderr().write_all(self.json(warnings).as_bytes());
+            return;
+        }
+        for warning in warnings {
+            self.reporter.warn(self.warning_text(warning));
+        }
+    }
+
+    /// The step's output is in the progress; here is only what happened, and where.
+    fn solve_failure_as_json(&self, meta: &Meta, error: SolveError<WorkerError>) -> Failure {
+        let (kind, error) = match error {
+            SolveError::StepFailed { failure, .. } => {
+                (FailureKind::Step, anyhow::Error::msg(failure.message))
+            }
+            error => (FailureKind::User, error.into()),
+        };
+        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+        let text = &self.plan.dockerfile.text;
+        let diagnostic = match meta.lines {
+            Some(lines) => Diagnostic::error(span_of(lines, text), chain.join(": ")),
+            None => Diagnostic::option(chain.join(": ")),
+        };
+        Failure::new(kind, error).with_json(self.json(&[diagnostic]))
     }
 
     fn solve_failure(&self, compiled: &Compiled, error: SolveError<WorkerError>) -> Failure {
         let meta = &compiled.graph.vertex(error.vertex()).meta;
+        if self.diagnostics == Diagnostics::Json {
+            return self.solve_failure_as_json(meta, error);
+        }
         let lines = meta
             .lines
             .map(|lines| excerpt::of_source(&self.plan.dockerfile, lines));
@@ -341,6 +380,19 @@ impl Build<'_> {
             error => Failure::user(error).with_excerpt(lines),
         }
     }
+}
+
+/// Returns the bytes of some lines, without the last line break.
+fn span_of(lines: SourceLines, text: &str) -> Span {
+    let (mut start, mut end, mut at) = (text.len(), text.len(), 0);
+    for (number, line) in (1..=lines.last).zip(text.split_inclusive('\n')) {
+        if number == lines.first {
+            start = at;
+        }
+        end = at + line.trim_end().len();
+        at += line.len();
+    }
+    Span::new(start, end.max(start))
 }
 
 /// Returns true for outputs that are images, not file trees.
@@ -361,6 +413,15 @@ fn unplaced_text(warning: &Diagnostic) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_whole_lines() {
+        let text = "FROM a\nRUN b \\\n  c\nRUN d\n";
+        let at = |first, last| &text[span_of(SourceLines { first, last }, text).range()];
+        assert_eq!(at(2, 3), "RUN b \\\n  c");
+        assert_eq!(at(4, 4), "RUN d");
+        assert_eq!(at(9, 9), "");
+    }
 
     #[test]
     fn warnings_without_a_place_are_plain_lines() {

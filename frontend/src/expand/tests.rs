@@ -85,9 +85,18 @@ fn values_of_values_have_a_limit() {
     let lookup = |_: &str| Some(long.clone());
     let text = "$a".repeat(17);
     let words = Rules::words('\\');
-    assert_eq!(words.expand(&text, &lookup), Err(ExpandError::TooLong(16 << 20)));
-    assert_eq!(words.expand(&format!("\"{text}\""), &lookup), Err(ExpandError::TooLong(16 << 20)));
-    assert_eq!(Rules::body().expand(&text, &lookup).unwrap().len(), 17 << 20);
+    assert_eq!(
+        words.expand(&text, &lookup),
+        Err(ExpandError::TooLong(16 << 20))
+    );
+    assert_eq!(
+        words.expand(&format!("\"{text}\""), &lookup),
+        Err(ExpandError::TooLong(16 << 20))
+    );
+    assert_eq!(
+        Rules::body().expand(&text, &lookup).unwrap().len(),
+        17 << 20
+    );
 }
 
 #[test]

@@ -20,7 +20,10 @@ fn images_keep_the_text_behind_the_name() {
         ("ONBUILD -- RUN x", "-- RUN x"),
         ("ONBUILD RUN <<E\n\tx\nE", "RUN <<E\n\tx\nE"),
         ("ONBUILD RUN <<-'E' cat\n\tx\n\tE", "RUN <<-'E' cat\n\tx\nE"),
-        ("ONBUILD COPY <<A <<B /d/\n1\nA\n2\nB", "COPY <<A <<B /d/\n1\nA\n2\nB"),
+        (
+            "ONBUILD COPY <<A <<B /d/\n1\nA\n2\nB",
+            "COPY <<A <<B /d/\n1\nA\n2\nB",
+        ),
         ("ONBUILD CMD <<E", "CMD <<E"),
         ("ONBUILD COPY [\"<<A\", \"/x\"]", "COPY [\"<<A\", \"/x\"]"),
     ] {
@@ -30,14 +33,30 @@ fn images_keep_the_text_behind_the_name() {
 
 #[test]
 fn what_only_fails_later_is_a_warning() {
-    for line in ["FOO x", "RUN --bad x", "COPY a", "EXPOSE", "HEALTHCHECK x", "ENV =x", "ARG"] {
+    for line in [
+        "FOO x",
+        "RUN --bad x",
+        "COPY a",
+        "EXPOSE",
+        "HEALTHCHECK x",
+        "ENV =x",
+        "ARG",
+    ] {
         let file = parse(&format!("FROM a\nONBUILD {line}\n")).unwrap();
         let warnings = file.warnings();
         assert_eq!(warnings.len(), 1, "{line}");
         let message = &warnings[0].message;
-        assert!(message.starts_with("this trigger fails where it runs: "), "{message}");
+        assert!(
+            message.starts_with("this trigger fails where it runs: "),
+            "{message}"
+        );
     }
-    for line in ["RUN x", "COPY --from=nowhere a b", "ENV a b", "ENTRYPOINT []"] {
+    for line in [
+        "RUN x",
+        "COPY --from=nowhere a b",
+        "ENV a b",
+        "ENTRYPOINT []",
+    ] {
         let file = parse(&format!("FROM a\nONBUILD {line}\n")).unwrap();
         assert!(file.warnings().is_empty(), "{line}");
     }
@@ -68,14 +87,20 @@ fn triggers_are_single_instructions() {
     let span = Span::new(3, 5);
     let base: Arc<str> = Arc::from("b");
     let step = trigger("copy <<E /x\n1\nE", span, &base).unwrap();
-    assert_eq!((step.span, step.code.as_str()), (span, "ONBUILD copy <<E /x"));
+    assert_eq!(
+        (step.span, step.code.as_str()),
+        (span, "ONBUILD copy <<E /x")
+    );
     for (text, part) in [
         ("", "must be an instruction (in `ONBUILD ` of base `b`)"),
         ("# x", "must be an instruction"),
         ("RUN a\nRUN b", "single instruction"),
         ("FROM x", "`FROM` isn't allowed"),
         ("ONBUILD RUN x", "chaining"),
-        ("RUUN x", "unknown instruction: `RUUN` (in `ONBUILD RUUN x` of base `b`)"),
+        (
+            "RUUN x",
+            "unknown instruction: `RUUN` (in `ONBUILD RUUN x` of base `b`)",
+        ),
         ("RUN <<E", "unterminated"),
     ] {
         let errors = trigger(text, span, &base).unwrap_err();
