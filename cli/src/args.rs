@@ -50,6 +50,9 @@ pub(crate) struct BuildArgs {
     /// Set a build argument, NAME=VALUE; NAME alone takes the value from the environment
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_arg: Vec<String>,
+    /// Set the build arguments that a file lists, one NAME=VALUE or NAME a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
     /// Another context, NAME=VALUE: a folder, a Git repository, an address,
     /// docker-image://REFERENCE or oci-layout://FOLDER
     #[arg(long, value_name = "NAME=VALUE")]
@@ -169,6 +172,9 @@ pub(crate) struct BuildArgs {
         default_value = "auto"
     )]
     pub(crate) progress: Progress,
+    /// How mistakes in the Dockerfile are told: text, or a line of JSON each
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) diagnostics: Diagnostics,
     /// Print only the digest of the image
     #[arg(
         short,
@@ -259,6 +265,15 @@ pub(crate) enum Progress {
     /// Nothing but errors.
     #[value(alias = "none")]
     Quiet,
+}
+
+/// How diagnostics are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Diagnostics {
+    /// With an excerpt of the Dockerfile.
+    Text,
+    /// One JSON document a line, on standard error.
+    Json,
 }
 
 /// What is printed instead of building.

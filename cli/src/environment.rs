@@ -66,6 +66,16 @@ impl Environment {
         texts.filter(|(name, _)| is_proxy(name)).collect()
     }
 
+    /// Returns an environment with nothing but some variables.
+    #[cfg(test)]
+    pub(crate) fn with_variables(variables: &[(&str, &str)]) -> Self {
+        let owned = variables.iter().map(|&(k, v)| (k.into(), v.into()));
+        Self {
+            variables: owned.collect(),
+            ..Self::default()
+        }
+    }
+
     /// Returns a variable, for `--build-arg NAME`.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         self.raw_variable(name).and_then(OsStr::to_str)

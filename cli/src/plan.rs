@@ -1,5 +1,6 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
+mod build_args;
 pub(crate) mod contexts;
 mod dockerfile;
 mod entitlements;
@@ -27,6 +28,7 @@ use crate::commands::call::Method;
 use crate::context_names::ContextNames;
 use crate::environment::{Environment, display_path};
 use crate::fetch::USUAL_NAMES;
+use crate::plan::build_args::build_args;
 use crate::plan::contexts::{ContextPlace, LayoutImage, main_context};
 use crate::plan::dockerfile::text_of;
 use crate::plan::find::{find_dockerfile, keeps_git_dir, lower_case};
@@ -94,7 +96,7 @@ impl BuildPlan {
     /// Reads what the arguments name.
     pub(crate) fn new(args: &BuildArgs, env: &Environment) -> Result<Self, Failure> {
         args.docker.check()?;
-        let build_args = build_args(&args.build_arg, env)?;
+        let build_args = build_args(args, env)?;
         let keeps_git = keeps_git_dir(&build_args);
         let context = main_context(&args.context, keeps_git)?;
         let (dockerfile, dockerfile_place, context) = find_dockerfile(args, context)?;
@@ -279,27 +281,6 @@ fn platforms(written: &[String]) -> Result<Vec<Platform>, Failure> {
         platforms.push(Platform::host());
     }
     Ok(platforms)
-}
-
-/// `NAME` alone takes its value from the environment, and counts for nothing if it has none.
-fn build_args(written: &[String], env: &Environment) -> Result<Vec<(String, String)>, Failure> {
-    let mut args = Vec::new();
-    if let Some(epoch) = env.variable("SOURCE_DATE_EPOCH") {
-        args.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned()));
-    }
-    for text in written {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (text.as_str(), env.variable(text)),
-        };
-        if name.is_empty() {
-            return Err(Failure::usage(format!(
-                "--build-arg {text}: there is no name"
-            )));
-        }
-        args.extend(value.map(|value| (name.to_owned(), value.to_owned())));
-    }
-    Ok(args)
 }
 
 fn pairs(

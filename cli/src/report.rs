@@ -14,6 +14,8 @@ pub(crate) struct Failure {
     pub(crate) excerpt: String,
     /// What the user can do.
     pub(crate) hints: Vec<String>,
+    /// The excerpt is for programs and says everything.
+    pub(crate) is_json: bool,
 }
 
 /// Whose fault it was.
@@ -49,6 +51,7 @@ impl Failure {
             error: error.into(),
             excerpt: String::new(),
             hints: Vec::new(),
+            is_json: false,
         }
     }
 
@@ -70,6 +73,12 @@ impl Failure {
         self
     }
 
+    /// Puts lines of JSON in the place of the message.
+    pub(crate) fn with_json(mut self, lines: impl Into<String>) -> Self {
+        self.is_json = true;
+        self.with_excerpt(lines)
+    }
+
     /// Returns the exit code: user 1, usage 2, step 3, stopped 128 + signal.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {
@@ -88,6 +97,9 @@ impl Failure {
         let mut out = self.excerpt.clone();
         if !out.is_empty() && !out.ends_with('\n') {
             out.push('\n');
+        }
+        if self.is_json {
+            return out;
         }
         let chain: Vec<String> = self.error.chain().map(ToString::to_string).collect();
         writeln!(out, "error: {}", chain.join(": ")).expect("writing to a String");

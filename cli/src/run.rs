@@ -11,7 +11,7 @@ use kiln_cache::Store;
 use kiln_runtime::Privilege;
 use kiln_solver::{Reporter, blocking};
 
-use crate::args::{BuildArgs, Cli, Command, Print, Progress};
+use crate::args::{BuildArgs, Cli, Command, Diagnostics, Print, Progress};
 use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::{call, images, inspect};
 use crate::environment::Environment;
@@ -156,6 +156,7 @@ async fn build_and_show(
                 session,
                 reporter: &reporter,
                 color,
+                diagnostics: args.diagnostics,
             };
             build_all(args, &build).await
         })
@@ -271,6 +272,8 @@ fn mode_of(args: &BuildArgs, env: &Environment) -> Option<Mode> {
         Progress::Quiet => None,
         Progress::Plain => Some(Mode::Plain),
         Progress::Rawjson => Some(Mode::RawJson),
+        // A picture that is drawn again and again would hide them.
+        Progress::Auto if args.diagnostics == Diagnostics::Json => Some(Mode::Plain),
         Progress::Auto if !env.is_terminal => Some(Mode::Plain),
         Progress::Auto | Progress::Tty => Some(Mode::Tty {
             color: !env.no_color,

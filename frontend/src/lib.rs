@@ -1,7 +1,8 @@
 //! Dockerfile text to diagnostics, a graph and an image config; reads nothing by itself.
 //!
 //! ```text
-//!   text ──parse──> Dockerfile ──requirements──> images to resolve (the caller does that)
+//!   text ──parse──> Dockerfile ──requirements──> images to resolve (the caller does that, and
+//!                       │                        asks again: their triggers can need more)
 //!                       └────────compile(images)──> graph, image config, history
 //!
 //!   lines        physical lines to logical lines with a way back to the file
@@ -17,7 +18,7 @@
 //! ```
 //!
 //! The crate is pure: no file, no network, no clock, no environment. What is wrong with a
-//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render()`] makes text of it.
+//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render()`] makes text of it, [`to_json()`] JSON.
 //! The language is that of BuildKit's frontend; where that is odd, this is odd in the same way.
 //! What kiln does not build yet is refused in a sentence, never left out in silence.
 //!
@@ -34,6 +35,7 @@ mod fixtures;
 mod git_url;
 mod heredoc;
 mod instruction;
+mod json;
 mod lines;
 mod lint;
 mod options;
@@ -52,6 +54,7 @@ pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
 pub use crate::git_url::{GitUrl, GitUrlError, git_url};
 pub use crate::instruction::{Dockerfile, StageOutline};
+pub use crate::json::to_json;
 pub use crate::lint::rules::{RULES, Rule, RuleKind};
 pub use crate::lint::{ContextNames, findings};
 pub use crate::options::{

@@ -62,7 +62,7 @@ fn report<'a>(diagnostic: &'a Diagnostic, source: &Source<'a>) -> Group<'a> {
 }
 
 /// Cuts a span down to `text`, so that a span of another text cannot bring the renderer down.
-fn within(span: Span, text: &str) -> Span {
+pub(crate) fn within(span: Span, text: &str) -> Span {
     let start = text.floor_char_boundary(span.start);
     Span::new(start, text.ceil_char_boundary(span.end).max(start))
 }

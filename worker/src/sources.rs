@@ -14,6 +14,7 @@ mod repository;
 mod run_git;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_cache::{Context, KeyLock, Store};
@@ -37,6 +38,8 @@ pub struct Sources {
     client: Client,
     git: GitSettings,
     credentials: Credentials,
+    /// The agent of the user, for when none was named.
+    usual_agent: Option<PathBuf>,
 }
 
 /// What `git` is started with; nothing else of the environment reaches it.
@@ -78,6 +81,7 @@ impl Sources {
             client,
             git,
             credentials: Credentials::default(),
+            usual_agent: None,
         }
     }
 
@@ -93,7 +97,7 @@ impl Sources {
     /// Returns the same with an agent that signs for SSH.
     #[must_use]
     pub fn with_ssh_agent(mut self, socket: PathBuf) -> Self {
-        self.git.ssh_agent = Some(socket);
+        self.usual_agent = Some(socket);
         self
     }
 

@@ -1,6 +1,7 @@
 //! `kiln build`: Dockerfile to graph, graph to layers, layers to wherever they go.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
@@ -10,9 +11,10 @@ use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
 use kiln_frontend::{
-    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, render,
+    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, Span, render,
+    to_json,
 };
-use kiln_graph::{Digest, Platform, VertexId};
+use kiln_graph::{Digest, Meta, Platform, SourceLines, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
 use kiln_worker::{
@@ -20,6 +22,7 @@ use kiln_worker::{
 };
 use tokio::sync::mpsc;
 
+use crate::args::Diagnostics;
 use crate::commands::call::Report;
 use crate::excerpt;
 use crate::export::{push_names, push_progress};
@@ -50,6 +53,8 @@ pub(crate) struct Build<'a> {
     pub(crate) session: &'a Session,
     pub(crate) reporter: &'a Reporter,
     pub(crate) color: bool,
+    /// How mistakes in the Dockerfile are told.
+    pub(crate) diagnostics: Diagnostics,
 }
 
 impl Build<'_> {
@@ -369,12 +374,23 @@ impl Build<'_> {
         text.trim_end().to_owned()
     }
 
+    fn tell(&self, warning: &Diagnostic) {
+        match self.diagnostics {
+            Diagnostics::Json => {
+                let text = self.json(std::slice::from_ref(warning));
+                // Nobody reads it when standard error is closed; the build goes on.
+                let _unseen = std::io::stderr().write_all(text.as_bytes());
+            }
+            Diagnostics::Text => self.reporter.warn(self.warning_text(warning)),
+        }
+    }
+
     /// Tells the warnings of all platforms, each once.
     pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
         let mut told: Vec<&Diagnostic> = Vec::new();
         for warning in warnings {
             if !told.contains(&warning) {
-                self.reporter.warn(self.warning_text(warning));
+                self.tell(warning);
                 told.push(warning);
             }
         }
@@ -389,12 +405,40 @@ impl Build<'_> {
                 self.plan.dockerfile.name
             ),
         };
-        let excerpt = self.rendered(diagnostics, self.color);
-        Failure::user(anyhow::Error::msg(message)).with_excerpt(excerpt)
+        let failure = Failure::user(anyhow::Error::msg(message));
+        match self.diagnostics {
+            Diagnostics::Json => failure.with_json(self.json(diagnostics)),
+            Diagnostics::Text => failure.with_excerpt(self.rendered(diagnostics, self.color)),
+        }
+    }
+
+    fn json(&self, diagnostics: &[Diagnostic]) -> String {
+        let source = &self.plan.dockerfile;
+        to_json(diagnostics, &source.name, &source.text)
+    }
+
+    /// The step's output is in the progress; here is only what happened, and where.
+    fn solve_failure_as_json(&self, meta: &Meta, error: SolveError<WorkerError>) -> Failure {
+        let (kind, error) = match error {
+            SolveError::StepFailed { failure, .. } => {
+                (FailureKind::Step, anyhow::Error::msg(failure.message))
+            }
+            error => (FailureKind::User, error.into()),
+        };
+        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+        let text = &self.plan.dockerfile.text;
+        let diagnostic = match meta.lines {
+            Some(lines) => Diagnostic::error(span_of(lines, text), chain.join(": ")),
+            None => Diagnostic::option(chain.join(": ")),
+        };
+        Failure::new(kind, error).with_json(self.json(&[diagnostic]))
     }
 
     fn solve_failure(&self, compiled: &Compiled, error: SolveError<WorkerError>) -> Failure {
         let meta = &compiled.graph.vertex(error.vertex()).meta;
+        if self.diagnostics == Diagnostics::Json {
+            return self.solve_failure_as_json(meta, error);
+        }
         let lines = meta
             .lines
             .map(|lines| excerpt::of_source(&self.plan.dockerfile, lines));
@@ -428,6 +472,19 @@ fn hint_of(error: &SolveError<WorkerError>) -> Option<String> {
     }
 }
 
+/// Returns the bytes of some lines, without the last line break.
+fn span_of(lines: SourceLines, text: &str) -> Span {
+    let (mut start, mut end, mut at) = (text.len(), text.len(), 0);
+    for (number, line) in (1..=lines.last).zip(text.split_inclusive('\n')) {
+        if number == lines.first {
+            start = at;
+        }
+        end = at + line.trim_end().len();
+        at += line.len();
+    }
+    Span::new(start, end.max(start))
+}
+
 /// Returns true for outputs that are images, not file trees.
 pub(crate) fn is_image(kind: OutputKind) -> bool {
     matches!(
@@ -446,6 +503,15 @@ fn unplaced_text(warning: &Diagnostic) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_whole_lines() {
+        let text = "FROM a\nRUN b \\\n  c\nRUN d\n";
+        let at = |first, last| &text[span_of(SourceLines { first, last }, text).range()];
+        assert_eq!(at(2, 3), "RUN b \\\n  c");
+        assert_eq!(at(4, 4), "RUN d");
+        assert_eq!(at(9, 9), "");
+    }
 
     #[test]
     fn warnings_without_a_place_are_plain_lines() {
