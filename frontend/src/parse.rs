@@ -11,6 +11,7 @@ mod onbuild;
 mod simple;
 
 use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};
+use crate::directives;
 use crate::heredoc::{self, Heredoc};
 use crate::instruction::{Arg, CommandLine, Dockerfile, Instruction, Stage, Step};
 use crate::lines::{Lines, Logical, Word};
@@ -43,6 +44,9 @@ const INSTRUCTIONS: [&str; 18] = [
 
 /// Parses a Dockerfile, or says everything that is wrong with it.
 pub fn parse(text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    if let Some(foreign) = directives::other_forms(text) {
+        return Err(vec![foreign]);
+    }
     let mut parser = Parser {
         lines: Lines::new(text),
         global_args: Vec::new(),
