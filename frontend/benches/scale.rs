@@ -5,6 +5,8 @@
 //! memory. It fails if a case grows faster than its input by more than a factor of three.
 //! `-- NAME` runs the cases whose name holds it.
 
+#![expect(clippy::print_stdout, reason = "figures are what it is for")]
+
 use std::fs;
 use std::hint::black_box;
 use std::process::ExitCode;

@@ -52,7 +52,7 @@ pub fn compile(
         Ok(plan) => plan,
         Err(errors) => return Err(lint.beside(errors)),
     };
-    let source_date_epoch = source_date_epoch(options).map_err(|error| vec![error])?;
+    let source_date_epoch = source_date_epoch(file, options, &plan).map_err(|error| vec![error])?;
     let mut build = Build {
         file,
         options,
@@ -415,13 +415,31 @@ fn finished_image(mut image: ImageConfig, options: &Options) -> ImageConfig {
     image
 }
 
-fn source_date_epoch(options: &Options) -> Result<Option<i64>, Diagnostic> {
-    let text = options.build_arg("SOURCE_DATE_EPOCH").unwrap_or_default();
+/// Returns the time that everything is given: from the build arguments, or from an `ARG` before
+/// the first `FROM`.
+fn source_date_epoch(
+    file: &Dockerfile,
+    options: &Options,
+    plan: &Plan,
+) -> Result<Option<i64>, Diagnostic> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let given = options.build_arg(NAME).or_else(|| plan.globals.get(NAME));
+    let text = given.unwrap_or_default();
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| {
-        let message = format!("invalid `SOURCE_DATE_EPOCH`: `{text}` is no number of seconds");
-        Diagnostic::option(message)
-    })
+    if let Ok(seconds) = text.parse() {
+        return Ok(Some(seconds));
+    }
+    let names = file.stages.iter().filter_map(|stage| stage.name.as_deref());
+    let is_source = text == "context"
+        || options.named_contexts.contains_key(text)
+        || names
+            .into_iter()
+            .any(|name| name.eq_ignore_ascii_case(text));
+    let message = match is_source {
+        true => format!("kiln does not take `{NAME}` from a source such as `{text}`"),
+        false => format!("invalid `{NAME}`: `{text}` is no number of seconds"),
+    };
+    Err(Diagnostic::option(message).with_help("give the seconds since 1970, as `date +%s` does"))
 }

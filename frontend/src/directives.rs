@@ -3,6 +3,8 @@
 //! kiln is its own frontend: a `syntax` that names the usual Dockerfile frontend is accepted as
 //! built in, another one is refused. `check` steers the checks, which read its value.
 
+use std::ops::Range;
+
 use crate::diagnostic::{Diagnostic, Span};
 use crate::lines::Word;
 use crate::reference::familiar;
@@ -109,8 +111,56 @@ fn foreign_syntax(value: &str, span: Span) -> Diagnostic {
         .with_help("kiln has the Dockerfile language built in: use `docker/dockerfile:1`")
 }
 
+/// Returns an error if `// syntax=` or a JSON document with `syntax` asks for another frontend.
+///
+/// Neither is a Dockerfile, unless that frontend says so.
+pub(crate) fn other_forms(text: &str) -> Option<Diagnostic> {
+    let start = text.len() - text.trim_start_matches('\u{feff}').len();
+    let start = match text[start..].starts_with("#!") {
+        true => start + text[start..].find('\n')? + 1,
+        false => start,
+    };
+    let rest = &text[start..];
+    let (value, place) = slashes(rest).or_else(|| document(rest))?;
+    if is_built_in(&value) {
+        return None;
+    }
+    Some(foreign_syntax(
+        &value,
+        Span::new(start + place.start, start + place.end),
+    ))
+}
+
+/// Reads `// syntax=…`, behind other directives of that kind; returns where it stands, too.
+fn slashes(text: &str) -> Option<(String, Range<usize>)> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let content = line.trim_end();
+        let (key, value) = known(content.strip_prefix("//")?)?;
+        if key == "syntax" {
+            return Some((value.to_owned(), start..start + content.len()));
+        }
+        start += line.len();
+    }
+    None
+}
+
+fn document(text: &str) -> Option<(String, Range<usize>)> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let document: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    let value = document.get("syntax")?.as_str()?;
+    Some((value.to_owned(), 0..text.trim_end().len()))
+}
+
 fn directive(line: &str) -> Option<(&'static str, &str)> {
-    let (key, value) = line.strip_prefix('#')?.trim_start().split_once('=')?;
+    known(line.strip_prefix('#')?)
+}
+
+/// Reads `key=value` of a directive.
+fn known(text: &str) -> Option<(&'static str, &str)> {
+    let (key, value) = text.trim_start().split_once('=')?;
     let key = key.trim_end().to_ascii_lowercase();
     let value = value.trim();
     let known = ["escape", "syntax", "check"]
@@ -165,6 +215,34 @@ mod tests {
             let (_, messages) = read(lines);
             assert_eq!(messages.len(), 1, "{lines:?}");
             assert!(messages[0].contains(part), "{messages:?}");
+        }
+    }
+
+    #[test]
+    fn other_frontends_are_recognised_in_every_form() {
+        for (text, at) in [
+            ("// syntax=me/mine:1 x\nspec", "// syntax=me/mine:1 x"),
+            ("//check=x\n// SYNTAX = me/mine \n", "// SYNTAX = me/mine"),
+            (
+                "#!/bin/x\n{\"syntax\": \"me/mine\"}\n",
+                "{\"syntax\": \"me/mine\"}",
+            ),
+            ("\u{feff}//syntax=me/mine", "//syntax=me/mine"),
+        ] {
+            let error = other_forms(text).unwrap();
+            assert_eq!(&text[error.span.unwrap().range()], at);
+            assert!(error.message.contains("`me/mine"), "{}", error.message);
+        }
+        for text in [
+            "",
+            "#!/x",
+            "// x\n// syntax=me/mine",
+            "// syntax=docker/dockerfile:1\nFROM a",
+            "{\"syntax\": 1}",
+            "{\"a\": \"me/mine\"}",
+            "FROM a\n// syntax=me/mine",
+        ] {
+            assert_eq!(other_forms(text), None, "{text}");
         }
     }
 

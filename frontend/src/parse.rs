@@ -12,6 +12,7 @@ mod onbuild;
 mod simple;
 
 use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};
+use crate::directives;
 use crate::heredoc::{self, Heredoc};
 use crate::instruction::{Arg, CommandLine, Dockerfile, Instruction, Stage, Step};
 use crate::lines::{Lines, Logical, Word};
@@ -46,6 +47,9 @@ const INSTRUCTIONS: [&str; 18] = [
 
 /// Parses a Dockerfile, or says everything that is wrong with it.
 pub fn parse(text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
+    if let Some(foreign) = directives::other_forms(text) {
+        return Err(vec![foreign]);
+    }
     match read(text) {
         (file, errors) if errors.is_empty() => Ok(file),
         (_, errors) => Err(errors),
@@ -54,6 +58,9 @@ pub fn parse(text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
 
 /// Parses a Dockerfile, or says what is wrong with it and what the checks find before that.
 pub fn parse_with_findings(text: &str, options: &Options) -> Result<Dockerfile, Vec<Diagnostic>> {
+    if let Some(foreign) = directives::other_forms(text) {
+        return Err(vec![foreign]);
+    }
     let (file, errors) = read(text);
     if errors.is_empty() {
         return Ok(file);

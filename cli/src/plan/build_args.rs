@@ -66,10 +66,10 @@ fn read(path: &Path) -> Result<String, Failure> {
     let bytes = read_limited(file, &name)?;
     let text = String::from_utf8(bytes).with_context(|| format!("`{name}` is not UTF-8 text"));
     let text = text.map_err(Failure::user)?;
-    Ok(text
-        .strip_prefix('\u{feff}')
-        .map(str::to_owned)
-        .unwrap_or(text))
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }
 
 #[cfg(test)]
