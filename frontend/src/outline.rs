@@ -41,6 +41,8 @@ pub struct OutlineArg {
     pub description: Option<String>,
     /// The lines of its `ARG`.
     pub lines: SourceLines,
+    /// Where it stands in the file.
+    pub(crate) span: Span,
 }
 
 /// A secret or an SSH agent.
@@ -147,7 +149,7 @@ impl Capture {
         for at in stages_of(plan) {
             self.stage(at, &mut seen, &mut outline);
         }
-        outline.args.sort_by_key(|arg| arg.lines.first);
+        outline.args.sort_by_key(|arg| arg.span);
         outline.secrets.sort_by_key(|secret| secret.lines.first);
         outline.ssh.sort_by_key(|ssh| ssh.lines.first);
         outline
@@ -192,6 +194,7 @@ fn outline_arg(file: &Dockerfile, arg: &Arg, value: String) -> OutlineArg {
         value,
         description: file.described(arg.span, Some(&arg.name)),
         lines: lines(file, arg.span),
+        span: arg.span,
     }
 }
 

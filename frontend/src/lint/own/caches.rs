@@ -30,7 +30,7 @@ const MANAGERS: [Manager; 5] = [
         fills: &["update"],
         clean: &[],
         dirs: &["/var/lib/apt"],
-        what: "the package lists of `apt-get update`",
+        what: "`apt-get update` leaves its package lists",
         help: "add `&& rm -rf /var/lib/apt/lists/*` to the same RUN, or mount a cache: \
                `RUN --mount=type=cache,target=/var/lib/apt,sharing=locked …`",
     },
@@ -39,7 +39,7 @@ const MANAGERS: [Manager; 5] = [
         fills: &["add", "update", "upgrade"],
         clean: &["--no-cache"],
         dirs: &["/var/cache/apk", "/etc/apk/cache"],
-        what: "the package index of `apk`",
+        what: "`apk` leaves its package index",
         help: "write `apk add --no-cache …`",
     },
     Manager {
@@ -47,7 +47,7 @@ const MANAGERS: [Manager; 5] = [
         fills: &["install"],
         clean: &["--no-cache-dir", "purge"],
         dirs: &["/.cache", "/cache/pip"],
-        what: "the downloads of `pip install`",
+        what: "`pip install` leaves its downloads",
         help: "write `pip install --no-cache-dir …`, or mount a cache: \
                `RUN --mount=type=cache,target=/root/.cache/pip …`",
     },
@@ -68,7 +68,7 @@ const MANAGERS: [Manager; 5] = [
             "/var/cache/libdnf",
             "/var/cache",
         ],
-        what: "the metadata and packages of `dnf` or `yum`",
+        what: "`dnf` or `yum` leaves metadata and packages",
         help: "add `&& dnf clean all` to the same RUN, or mount a cache: \
                `RUN --mount=type=cache,target=/var/cache/dnf,sharing=locked …`",
     },
@@ -77,7 +77,7 @@ const MANAGERS: [Manager; 5] = [
         fills: &["install", "in", "update", "up", "refresh", "ref"],
         clean: &["clean", "cc"],
         dirs: &["/var/cache/zypp"],
-        what: "the metadata and packages of `zypper`",
+        what: "`zypper` leaves metadata and packages",
         help: "add `&& zypper clean --all` to the same RUN",
     },
 ];
@@ -87,7 +87,7 @@ pub(super) fn check(lint: &mut Lint, (step, run): (&Step, &Run), env: &Env) {
     let mounted = mount_targets(&step.code);
     for manager in &MANAGERS {
         if manager.keeps_its_cache(&script, &mounted, env) {
-            let message = format!("{} stay in the layer", manager.what);
+            let message = format!("{} in the layer", manager.what);
             let diagnostic = Diagnostic::warning(step.span, message).with_help(manager.help);
             lint.report(Phase::Own, &PACKAGE_CACHE_KEPT, diagnostic);
         }
