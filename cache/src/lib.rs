@@ -19,6 +19,9 @@ mod db;
 mod dir_writer;
 mod error;
 mod filelist;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layers;
 mod lock;
 mod pattern;

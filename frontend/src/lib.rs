@@ -29,6 +29,9 @@ mod env;
 mod expand;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod heredoc;
 mod instruction;
 mod lines;

@@ -1,0 +1,118 @@
+//! Ignore lists and wildcards: what they match, and what they refuse.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ignored(list: &str, path: &str) -> bool {
+    IgnoreList::parse(list.as_bytes())
+        .unwrap()
+        .excluded_by(path.as_bytes())
+        .is_some()
+}
+
+#[test]
+fn ignore_rules() {
+    for (list, path, expected) in [
+        ("foo", "foo", true),
+        ("foo", "foo/bar", true),
+        ("foo", "a/foo", false),
+        ("foo/", "foo", true),
+        ("/foo", "foo", true),
+        ("./foo", "foo", true),
+        ("foo/bar/..", "foo/x", true),
+        ("*.md", "a.md", true),
+        ("*.md", "d/a.md", false),
+        ("**/*.md", "a.md", true),
+        ("**/*.md", "d/e/a.md", true),
+        ("**file", "d/file", true),
+        ("a**/*.txt", "abc/d/e.txt", true),
+        ("foo/**", "foo", false),
+        ("foo/**", "foo/x/y", true),
+        ("*\n!keep", "keep", false),
+        ("*\n!keep", "other", true),
+        ("*\n!a/b/keep", "a/b/keep", false),
+        ("*\n!a/b/keep", "a/b/other", true),
+        ("*\n!keep\nkeep", "keep", true),
+        ("**/*.log\n!logs", "logs/x.log", true),
+        ("a/*\n!a", "a/x", true),
+        ("*/*/*\n!a/b", "a/b/x", true),
+        ("a\n!a/b\na", "a/b", false),
+        ("# comment\nfoo", "# comment", false),
+        (" # not", "# not", true),
+        ("\\#x", "#x", true),
+        ("\\!x", "!x", true),
+        ("a\\*", "a*", true),
+        ("a\\*", "ab", false),
+        ("[!a]", "!", true),
+        ("[^a]", "b", true),
+        ("[^a]", "a", false),
+        ("{a,b}", "a", false),
+        ("a?c", "a/c", false),
+        ("\u{feff}foo\r\nbar\r\n", "bar", true),
+    ] {
+        assert_eq!(ignored(list, path), expected, "{list:?} on {path:?}");
+    }
+}
+
+#[test]
+fn the_excluding_line_is_named() {
+    let list = IgnoreList::parse(b"# c\n*\n!a\na/secret\n").unwrap();
+    assert_eq!(list.excluded_by(b"a/secret"), Some(4));
+    assert_eq!(list.excluded_by(b"b"), Some(2));
+    assert_eq!(list.excluded_by(b"a/x"), None);
+}
+
+#[test]
+fn malformed_patterns_are_refused_with_their_line() {
+    let error = IgnoreList::parse(b"ok\n[a").unwrap_err();
+    assert_eq!((error.pattern.as_str(), error.line), ("[a", Some(2)));
+    for nothing in ["!", "!/", "!/.."] {
+        assert!(IgnoreList::parse(nothing.as_bytes()).is_err(), "{nothing}");
+    }
+    assert!(!ignored("a\n!.", "b"));
+    assert!(ignored("*\n!./", "b"));
+}
+
+#[test]
+fn wildcards_do_not_cross_slashes() {
+    let matches = |p: &str, t: &str| Wildcard::parse(p.as_bytes()).unwrap().matches(t.as_bytes());
+    assert!(matches("*.txt", "a.txt") && !matches("*.txt", "d/a.txt"));
+    assert!(matches("d/*/x", "d/e/x") && !matches("d/**/x", "d/e/f/x"));
+    assert!(matches("[[]x", "[x") && matches("\\*", "*") && !matches("\\*", "a"));
+    assert!(Wildcard::parse(b"[]").is_err() && Wildcard::parse(b"a\\").is_err());
+}
+
+/// Pieces that mean something in a pattern, here or in a regular expression.
+const PIECES: &[&str] = &[
+    "a", "b", "ab", "/", "**", "*", "?", "[a-b]", "[^a]", "[", "]", "^", "-", "\\", "\\d", "\\f",
+    "\\.", ".", "..", "!", "#", "|", "{2}", "{,2}", "{1,}", "(", ")", "+", "$", "é", " ", "1",
+];
+
+const NAMES: &[&str] = &[
+    "a", "b", "ab", "aab", "a.b", "é", "aé", "1", "a|b", "^a", "!a", "[", "x\nb",
+];
+
+fn pieces(most: usize) -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(PIECES), 0..most).prop_map(|all| all.concat())
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let names = prop::sample::select(NAMES);
+    let names = prop::collection::vec(names, 1..4);
+    names.prop_map(|names| names.join("/"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn ignore_files_agree_with_the_reference(lines in prop::collection::vec(pieces(6), 1..4), path in path()) {
+        crate::fuzzing::ignore_file(&lines.join("\n"), &path);
+    }
+
+    #[test]
+    fn wildcards_agree_with_the_reference(pattern in pieces(8), path in path()) {
+        crate::fuzzing::wildcard(&pattern, &path);
+    }
+}
