@@ -7,6 +7,9 @@
 /// Longest pattern or path that is worth trying everything for.
 const MAX_LENGTH: usize = 24;
 
+/// Most stars that are worth it.
+const MAX_STARS: usize = 8;
+
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoAnswer {
@@ -101,7 +104,7 @@ fn matches_pattern(pattern: &str, path: &str) -> Answer {
     if !is_special(pattern) {
         return Ok(path == pattern);
     }
-    if pattern.len() > MAX_LENGTH || path.len() > MAX_LENGTH {
+    if is_too_much(pattern, path) {
         return Err(NoAnswer::Unknown);
     }
     let regex: Vec<char> = as_regex(pattern).chars().collect();
@@ -113,6 +116,11 @@ fn matches_pattern(pattern: &str, path: &str) -> Answer {
         found = found || (0..=path.len()).any(|at| here(branch, &path, at));
     }
     Ok(found)
+}
+
+fn is_too_much(pattern: &str, path: &str) -> bool {
+    let is_long = pattern.len() > MAX_LENGTH || path.len() > MAX_LENGTH;
+    is_long || pattern.matches(['*', '{']).count() > MAX_STARS
 }
 
 fn as_regex(pattern: &str) -> String {
@@ -329,9 +337,10 @@ fn set_char(regex: &[char]) -> Result<(char, usize), NoAnswer> {
 
 /// Says whether a wildcard matches a path: `filepath.Match`, by trying everything.
 pub(crate) fn is_match(pattern: &str, path: &str) -> Answer {
+    let too_long = is_too_much(pattern, path);
     let pattern: Vec<char> = pattern.chars().collect();
     valid(&pattern)?;
-    if pattern.len() > MAX_LENGTH || path.len() > MAX_LENGTH {
+    if too_long {
         return Err(NoAnswer::Unknown);
     }
     let path: Vec<char> = path.chars().collect();
