@@ -129,6 +129,9 @@ pub(crate) struct BuildArgs {
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
+    /// What RUN steps may ask for: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
     /// Add a line to /etc/hosts of RUN steps, HOST:IP
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,

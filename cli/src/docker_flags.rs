@@ -43,11 +43,6 @@ const CACHES: &str = "kiln's cache is a folder of this machine; keep that of --r
 const ATTESTATIONS: &str = "kiln makes no attestations; leave it out";
 
 const FLAGS: &[Flag] = &[
-    flag(
-        "allow",
-        Kind::Value(&["network.host"]),
-        "RUN steps get no other entitlement than network.host",
-    ),
     flag("attest", Kind::Value(&[]), ATTESTATIONS),
     flag(
         "builder",
@@ -276,7 +271,6 @@ mod tests {
             &["--compress"],
             &["--provenance", "mode=max"],
             &["--sbom=true"],
-            &["--allow", "security.insecure"],
         ] {
             let text = check(args).expect_err(args[0]);
             assert!(text.starts_with("error: --"), "{text}");
@@ -291,7 +285,6 @@ mod tests {
             &["--rm=false"],
             &["--provenance=false", "--sbom=false"],
             &["--provenance", "false"],
-            &["--allow", "network.host"],
             &["--squash=false", "-D=0"],
             &["--call=build"],
         ] {

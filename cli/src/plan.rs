@@ -1,6 +1,7 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
 mod dockerfile;
+mod entitlements;
 mod outputs;
 
 use std::collections::BTreeMap;
@@ -78,6 +79,7 @@ impl BuildPlan {
             named_contexts,
             network: network(&args.network)?,
             no_cache: no_cache(args),
+            allowed: entitlements::allowed(&args.allow)?,
             ..Options::for_platform(Platform::host())
         };
         let tags = tags(&args.tag)?;

@@ -6,6 +6,7 @@
 
 mod config;
 mod copy;
+mod mounts;
 mod naming;
 mod paths;
 mod ports;

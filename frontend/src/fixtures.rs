@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Compiled, Diagnostic, Images, NamedContext, NoCache, Options, ResolvedImage, compile, parse,
-    render, requirements,
+    Compiled, Diagnostic, Entitlements, Images, NamedContext, NoCache, Options, ResolvedImage,
+    compile, parse, render, requirements,
 };
 
 /// `options.json` of a fixture.
@@ -32,6 +32,7 @@ struct Given {
     contexts: Vec<(String, String)>,
     network: Option<Network>,
     no_cache: Option<Vec<String>>,
+    allow: Vec<String>,
     /// Configs of images, where they are not busybox's.
     images: Vec<(String, Value)>,
 }
@@ -64,6 +65,10 @@ impl Given {
                 None => NoCache::None,
                 Some(names) if names.is_empty() => NoCache::All,
                 Some(names) => NoCache::Stages(names.clone()),
+            },
+            allowed: Entitlements {
+                network_host: self.allow.iter().any(|name| name == "network.host"),
+                security_insecure: self.allow.iter().any(|name| name == "security.insecure"),
             },
             ..Options::for_platform(platform.parse().unwrap())
         }

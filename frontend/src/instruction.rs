@@ -3,11 +3,12 @@
 //! Everything that can be checked without knowing variables has been checked. An option that the
 //! language has and kiln does not (yet) is kept as a refusal: it fails a build that reaches it.
 
-use kiln_graph::{HealthCheck, Network, SourceLines};
+use kiln_graph::{HealthCheck, Network, Security, SourceLines};
 
 use crate::diagnostic::{Diagnostic, LineIndex, Span};
 use crate::heredoc::Heredoc;
 use crate::lines::Word;
+use crate::parse::mount::MountFlag;
 
 /// A parsed Dockerfile.
 #[derive(Debug, Clone)]
@@ -121,6 +122,8 @@ pub(crate) struct Run {
     pub(crate) command: CommandLine,
     pub(crate) heredocs: Vec<Heredoc>,
     pub(crate) network: Option<Network>,
+    pub(crate) mounts: Vec<MountFlag>,
+    pub(crate) security: Option<Security>,
 }
 
 /// `COPY` and `ADD`.

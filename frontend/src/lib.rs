@@ -50,8 +50,8 @@ pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
 pub use crate::instruction::{Dockerfile, StageOutline};
 pub use crate::options::{
-    Compiled, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache, Options,
-    ResolvedImage, StageInfo,
+    Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache,
+    Options, ResolvedImage, StageInfo,
 };
 pub use crate::parse::parse;
 pub use crate::plan::requirements;

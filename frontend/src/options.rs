@@ -30,6 +30,17 @@ pub struct Options {
     pub network: Network,
     /// `--no-cache` and `--no-cache-filter`.
     pub no_cache: NoCache,
+    /// `--allow`.
+    pub allowed: Entitlements,
+}
+
+/// What steps may ask for only if the one who builds allows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    /// `network.host`: `RUN --network=host`.
+    pub network_host: bool,
+    /// `security.insecure`: `RUN --security=insecure`.
+    pub security_insecure: bool,
 }
 
 impl Options {
@@ -46,6 +57,7 @@ impl Options {
             named_contexts: BTreeMap::new(),
             network: Network::Default,
             no_cache: NoCache::None,
+            allowed: Entitlements::default(),
         }
     }
 

@@ -7,6 +7,7 @@ mod command;
 mod copy;
 mod flags;
 mod healthcheck;
+pub(crate) mod mount;
 mod simple;
 
 use crate::diagnostic::{Diagnostic, LineIndex, Severity, Span};

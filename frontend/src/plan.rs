@@ -43,9 +43,12 @@ pub(crate) struct PlannedStage {
     pub(crate) platform: Platform,
     /// A named context stands for the stage: its instructions do not count.
     pub(crate) is_replaced: bool,
-    /// Where `COPY --from` copies from, by number of the step.
-    pub(crate) sources: HashMap<usize, Origin>,
+    /// Where `COPY --from` and `RUN --mount=from=` take files from.
+    pub(crate) sources: HashMap<SourceKey, Origin>,
 }
+
+/// The number of a step in its stage, and of the mount among those of the step.
+pub(crate) type SourceKey = (usize, usize);
 
 /// What is built, before any stage is evaluated.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub fn requirements(
     options: &Options,
 ) -> Result<Vec<ImageRequest>, Vec<Diagnostic>> {
     let plan = Plan::new(file, options)?;
-    let refusals = refusals(file, &plan);
+    let refusals = refusals(file, options, &plan);
     if !refusals.is_empty() {
         return Err(refusals);
     }
@@ -79,11 +82,11 @@ pub fn requirements(
     {
         let mut origins = vec![(&planned.base, file.stages[at].span)];
         let mut steps: Vec<_> = planned.sources.iter().collect();
-        steps.sort_by_key(|(step, _)| **step);
+        steps.sort_by_key(|(key, _)| **key);
         origins.extend(
             steps
                 .into_iter()
-                .map(|(&step, origin)| (origin, file.stages[at].steps[step].span)),
+                .map(|(&(step, _), origin)| (origin, file.stages[at].steps[step].span)),
         );
         for (origin, span) in origins {
             if let Origin::Image(key) = origin

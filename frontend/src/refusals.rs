@@ -3,15 +3,39 @@
 //! A build that reaches such an instruction is refused before any image is asked for. What only
 //! shows once variables are expanded is refused later, while stages are evaluated.
 
+use kiln_graph::{Network, Security};
+
 use crate::diagnostic::{Diagnostic, Span};
 use crate::instruction::{CopyFiles, CopyKind, Dockerfile, Instruction, Step};
 use crate::lines::Word;
+use crate::options::Options;
 use crate::plan::Plan;
 
 /// Returns a refusal for each instruction that the target needs and kiln does not build.
-pub(crate) fn refusals(file: &Dockerfile, plan: &Plan) -> Vec<Diagnostic> {
+pub(crate) fn refusals(file: &Dockerfile, options: &Options, plan: &Plan) -> Vec<Diagnostic> {
     let steps = plan.evaluated(file).flat_map(|stage| &stage.steps);
-    steps.filter_map(refusal).collect()
+    steps
+        .filter_map(|step| refusal(step).or_else(|| not_allowed(step, options)))
+        .collect()
+}
+
+/// Refuses what needs the consent of the one who builds.
+fn not_allowed(step: &Step, options: &Options) -> Option<Diagnostic> {
+    let Instruction::Run(run) = &step.instruction else {
+        return None;
+    };
+    let allowed = &options.allowed;
+    let may_use_host = allowed.network_host || options.network == Network::Host;
+    let (flag, name) = match (run.network, run.security) {
+        (Some(Network::Host), _) if !may_use_host => ("--network=host", "network.host"),
+        (_, Some(Security::Insecure)) if !allowed.security_insecure => {
+            ("--security=insecure", "security.insecure")
+        }
+        _ => return None,
+    };
+    let message = format!("`RUN {flag}` needs the entitlement `{name}`, which is not allowed");
+    let help = format!("build with `--allow {name}` if you trust this Dockerfile");
+    Some(Diagnostic::error(step.span, message).with_help(help))
 }
 
 fn refusal(step: &Step) -> Option<Diagnostic> {
@@ -96,10 +120,9 @@ mod tests {
     fn what_is_not_built_is_refused_before_images_are_asked_for() {
         for (line, part) in [
             ("COPY --link a b", "--link"),
-            (
-                "RUN --mount=type=cache,target=/x y",
-                "--mount=type=cache,target=/x",
-            ),
+            ("RUN --device=x y", "--device=x"),
+            ("RUN --network=host y", "RUN --network=host y"),
+            ("RUN --security=insecure y", "RUN --security=insecure y"),
             ("ONBUILD RUN x", "ONBUILD RUN x"),
             ("ADD https://x/$V /y", "https://x/$V"),
             ("ADD \"git@x:y\" /y", "\"git@x:y\""),

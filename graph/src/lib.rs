@@ -25,7 +25,7 @@ mod source;
 pub use crate::digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use crate::encode::{Encode, Encoder};
 pub use crate::graph::{Graph, Input, Meta, SourceLines, Vertex, VertexId};
-pub use crate::mount::{CacheMount, Mount, MountKind, SecretMount, Sharing, SshMount};
+pub use crate::mount::{CacheMount, Mount, MountKind, NewFolder, SecretMount, Sharing, SshMount};
 pub use crate::oci::{
     ConfigSection, Descriptor, HealthCheck, HistoryEntry, ImageConfig, Index, Manifest, MediaKind,
     PlatformField, RootFs, media_type,

@@ -34,6 +34,9 @@ pub enum MountKind {
     Tmpfs {
         /// Its largest size in bytes.
         size: Option<u64>,
+        /// The step cannot write.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        read_only: bool,
     },
     /// A secret of the builder's.
     Secret(SecretMount),
@@ -54,11 +57,19 @@ pub struct CacheMount {
     pub source: String,
     /// The step cannot write.
     pub read_only: bool,
-    /// Permission bits of a new, empty folder.
+    /// What a new folder is, which then is empty; folders that began in different ways are
+    /// different folders.
+    pub new: Option<NewFolder>,
+}
+
+/// What the folder of a cache mount is when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewFolder {
+    /// Permission bits.
     pub mode: u32,
-    /// Owner of a new, empty folder.
+    /// Owner.
     pub uid: u32,
-    /// Group of a new, empty folder.
+    /// Group.
     pub gid: u32,
 }
 
@@ -125,7 +136,9 @@ impl Encode for MountKind {
                 .text(source)
                 .flag(*writable),
             Self::Cache(cache) => encoder.variant(1).value(cache),
-            Self::Tmpfs { size } => encoder.variant(2).value(&size.map(Number)),
+            Self::Tmpfs { size, read_only } => {
+                encoder.variant(2).value(&size.map(Number)).flag(*read_only)
+            }
             Self::Secret(secret) => encoder.variant(3).value(secret),
             Self::Ssh(ssh) => encoder.variant(4).value(ssh),
         };
@@ -143,6 +156,13 @@ impl Encode for CacheMount {
             .value(&self.input.map(|input| Number(input as u64)))
             .text(&self.source)
             .flag(self.read_only)
+            .value(&self.new);
+    }
+}
+
+impl Encode for NewFolder {
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder
             .number(self.mode.into())
             .number(self.uid.into())
             .number(self.gid.into());

@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kiln_runtime::{Cancel, Network, Sandbox, Step};
+use kiln_runtime::{Cancel, Network, Sandbox, Security, Step};
 
 const N_RUNS: usize = 200;
 
@@ -75,6 +75,8 @@ fn measure(
             extra_hosts: Vec::new(),
             files: Vec::new(),
             shm_size: None,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
         };
         let started = Instant::now();
         sandbox.run(&step, &cancel, &mut |_, _| {})?;

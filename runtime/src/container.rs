@@ -77,21 +77,22 @@ fn set_up(birth: &Birth, stubs: &mut Vec<Stub>) -> Result<Identity, Failure> {
     for base in &mapped {
         mounts::park(base).during("attach the mapped layers")?;
     }
-    let n_parked = mapped.len() + 1;
+    let n_mapped = mapped.len();
     let bases = match &plan.isolation {
         Isolation::Namespace { idmap: true, .. } => mapped,
         _ => overlay::open_bases(&plan.layers)?,
     };
-    let root = overlay::mount_overlay(&plan.layers, &bases, plan.overlay)?;
+    let root = overlay::mount_root(&plan.layers, &bases, plan.overlay)?;
+    // Who the step's user is says the image, whatever is mounted over its files.
+    let identity = whoever(&root, &plan.user)?;
+    let n_parked = Surroundings::mount(plan, &root, &bases, stubs)?;
     drop(bases);
-    Surroundings::mount(plan, &root, stubs)?;
-    enter(&root, n_parked).during("enter the root")?;
+    enter(&root, n_mapped + n_parked).during("enter the root")?;
 
     rustix::system::sethostname(plan.hostname.as_bytes()).during("set the host name")?;
     if plan.network == Network::None {
         loopback_up().during("bring the loopback device up")?;
     }
-    let identity = whoever(&root, &plan.user)?;
     enter_cwd(&root, &plan.cwd, &identity)?;
     Ok(identity)
 }
@@ -194,7 +195,7 @@ fn prepare(birth: &Birth, identity: &Identity, stubs: &[Stub]) -> Result<Option<
     open_null().during("open `/dev/null`")?;
     sys::close_on_exec_from(3).during("close descriptors")?;
     sys::reset_signals();
-    identity::assume(identity, plan.has_groups)?;
+    identity::assume(identity, plan.has_groups, plan.security)?;
     let ready = Report::Ready {
         stubs: stubs.to_vec(),
     };

@@ -13,6 +13,7 @@ use rustix::thread::{
 use crate::plan::{Context as _, Failure, FailureKind};
 use crate::root::own_output;
 use crate::seccomp;
+use crate::step::Security;
 use crate::sys;
 use crate::user::Identity;
 
@@ -50,20 +51,18 @@ pub(crate) fn die_with_parent() -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).during("tie the step to its init")
 }
 
-/// Becomes the step's user with the privileges of a container.
-pub(crate) fn assume(identity: &Identity, has_groups: bool) -> Result<(), Failure> {
-    // Without `no_new_privs`, which would break set-user-ID programs, a filter needs
-    // CAP_SYS_ADMIN, so it comes first; it allows everything that follows.
-    sys::install_filter(&seccomp::filter()).during("install the system call filter")?;
-    limit_bounding_set().during("limit capabilities")?;
+/// Becomes the step's user with the privileges of a container, or with all that its user
+/// namespace has.
+pub(crate) fn assume(
+    identity: &Identity,
+    has_groups: bool,
+    security: Security,
+) -> Result<(), Failure> {
     clear_ambient_capability_set().during("clear ambient capabilities")?;
     own_output(uid(identity.uid), gid(identity.gid)).map_err(|error| not_mapped(&error))?;
-    let sets = CapabilitySets {
-        effective: KEPT,
-        permitted: KEPT,
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, sets).during("drop capabilities")?;
+    if security == Security::Sandbox {
+        give_up()?;
+    }
     if has_groups {
         let groups: Vec<Gid> = identity.groups.iter().copied().map(gid).collect();
         set_thread_groups(&groups).map_err(|error| not_mapped(&error.into()))?;
@@ -71,6 +70,20 @@ pub(crate) fn assume(identity: &Identity, has_groups: bool) -> Result<(), Failur
     // The kernel drops permitted and effective capabilities when the last of the ids leaves 0.
     set_ids(identity.uid, identity.gid).map_err(|error| not_mapped(&error))?;
     die_with_parent()
+}
+
+/// Keeps what is usual in a container.
+fn give_up() -> Result<(), Failure> {
+    // Without `no_new_privs`, which would break set-user-ID programs, a filter needs
+    // CAP_SYS_ADMIN, so it comes first; it allows everything that follows.
+    sys::install_filter(&seccomp::filter()).during("install the system call filter")?;
+    limit_bounding_set().during("limit capabilities")?;
+    let sets = CapabilitySets {
+        effective: KEPT,
+        permitted: KEPT,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).during("drop capabilities")
 }
 
 fn limit_bounding_set() -> io::Result<()> {

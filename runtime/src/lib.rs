@@ -25,6 +25,7 @@
 //! no environment.
 
 mod error;
+mod mount;
 mod step;
 
 mod privilege;
@@ -32,6 +33,7 @@ mod subid;
 
 mod cancel;
 mod netfiles;
+mod placing;
 mod plan;
 mod reexec;
 mod sandbox;
@@ -52,8 +54,9 @@ mod user;
 
 pub use crate::cancel::Cancel;
 pub use crate::error::RunError;
+pub use crate::mount::{Content, Mount, MountSource, SecretFile};
 pub use crate::plan::OverlayInterface;
 pub use crate::privilege::{Privilege, PrivilegeKind, enter_user_namespace};
 pub use crate::reexec::intercept;
 pub use crate::sandbox::Sandbox;
-pub use crate::step::{Exit, InlineFile, Network, Outcome, Step, Stream};
+pub use crate::step::{Exit, InlineFile, Network, Outcome, Security, Step, Stream};

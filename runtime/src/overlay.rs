@@ -15,17 +15,20 @@ use std::path::Path;
 
 use rustix::fs::{CWD, OFlags};
 use rustix::mount::{
-    FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_set_fd, fsconfig_set_flag,
-    fsconfig_set_string, fsopen, mount,
+    FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsopen, mount, unmount,
 };
 
 use crate::mounts;
 use crate::place::find_plain;
-use crate::plan::{Context as _, Failure, Layers, OverlayInterface, Place};
+use crate::plan::{Context as _, Failure, Layers, OverlayInterface, Place, Stack};
 
 /// Folder below the scratch folder that is the lowest layer of every root and, while nobody else
 /// can see it, the place where the overlay is attached.
 pub(crate) const SKELETON: &str = "skeleton";
+
+/// Empty folder below the scratch folder that is the lowest layer of every other overlay.
+pub(crate) const EMPTY: &str = "empty";
 
 const FLAGS: [&str; 2] = ["userxattr", "volatile"];
 const VALUES: [(&str, &str); 2] = [("index", "off"), ("xino", "off")];
@@ -37,33 +40,68 @@ struct Folders {
     work: OwnedFd,
 }
 
-/// Mounts the overlay and returns its root.
-pub(crate) fn mount_overlay(
+/// Mounts the overlay of a step's root and returns that root.
+pub(crate) fn mount_root(
     layers: &Layers,
     bases: &[OwnedFd],
     interface: OverlayInterface,
 ) -> Result<OwnedFd, Failure> {
-    let open = |place: &Place| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let opened = find_plain(&bases[place.base], &place.path, flags);
-        opened.during(&format!("open layer `{}`", place.path.display()))
-    };
-    let folders = Folders {
-        lowers: layers.lowers.iter().map(open).collect::<Result<_, _>>()?,
-        upper: open(&layers.upper)?,
-        work: open(&layers.work)?,
-    };
-    let scratch = open(&layers.scratch)?;
+    let folders = Folders::open(&layers.root, bases)?;
+    let scratch = open(&layers.scratch, bases)?;
     if interface == OverlayInterface::MountString {
         return mount_by_string(&folders, &scratch).during("mount the overlay by mount(2)");
     }
-    let root = configure(&folders, interface)
-        .and_then(|context| mounts::finish(context, MountAttrFlags::empty()))
-        .during("mount the overlay")?;
+    let root = detached(&folders, interface).during("mount the overlay")?;
     find_plain(&scratch, Path::new(SKELETON), OFlags::PATH)
         .and_then(|target| mounts::attach(&root, target))
         .during("attach the overlay")?;
     Ok(root)
+}
+
+/// Makes a detached mount of another overlay, once the root's is mounted.
+pub(crate) fn mount_other(
+    stack: &Stack,
+    layers: &Layers,
+    bases: &[OwnedFd],
+    interface: OverlayInterface,
+) -> Result<OwnedFd, Failure> {
+    let folders = Folders::open(stack, bases)?;
+    if interface != OverlayInterface::MountString {
+        return detached(&folders, interface).during("mount an overlay");
+    }
+    let scratch = open(&layers.scratch, bases)?;
+    // For a moment it lies on the root, where a copy of the mount is made.
+    mount_by_string(&folders, &scratch)
+        .and_then(|attached| mounts::bind(attached, c""))
+        .and_then(|copy| {
+            let place = format!("{}/{SKELETON}", descriptor_path(&scratch));
+            unmount(place, UnmountFlags::DETACH)?;
+            Ok(copy)
+        })
+        .during("mount an overlay by mount(2)")
+}
+
+impl Folders {
+    fn open(stack: &Stack, bases: &[OwnedFd]) -> Result<Self, Failure> {
+        let lowers = stack.lowers.iter().map(|place| open(place, bases));
+        Ok(Self {
+            lowers: lowers.collect::<Result<_, _>>()?,
+            upper: open(&stack.upper, bases)?,
+            work: open(&stack.work, bases)?,
+        })
+    }
+}
+
+/// Opens a folder where the mount of its base shows it.
+pub(crate) fn open(place: &Place, bases: &[OwnedFd]) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    find_plain(&bases[place.base], &place.path, flags)
+        .during(&format!("open layer `{}`", place.path.display()))
+}
+
+fn detached(folders: &Folders, interface: OverlayInterface) -> io::Result<OwnedFd> {
+    let context = configure(folders, interface)?;
+    mounts::finish(context, MountAttrFlags::empty())
 }
 
 fn configure(folders: &Folders, interface: OverlayInterface) -> io::Result<OwnedFd> {

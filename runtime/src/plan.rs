@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
-use crate::step::Network;
+use crate::mount::Content;
+use crate::step::{Network, Security};
 
 /// Everything stage 1 needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub(crate) struct Plan {
     pub resolv_conf: String,
     pub shm_size: u64,
     pub files: Vec<File>,
+    /// In the order in which they are mounted.
+    pub mounts: Vec<PlannedMount>,
+    pub security: Security,
     pub user: String,
     pub cwd: String,
     pub env: Vec<(String, String)>,
@@ -67,7 +71,14 @@ pub(crate) struct Layers {
     /// Folders that together hold all layers, one per mount they lie in.
     pub bases: Vec<PathBuf>,
     pub scratch: Place,
-    /// Lowest first, the skeleton being the first.
+    /// Those of the root, the skeleton being the lowest.
+    pub root: Stack,
+}
+
+/// Layers that lie on each other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Stack {
+    /// Lowest first.
     pub lowers: Vec<Place>,
     pub upper: Place,
     pub work: Place,
@@ -88,6 +99,37 @@ pub(crate) struct File {
     pub mode: u32,
     #[serde(skip)]
     pub content: Vec<u8>,
+}
+
+/// Something mounted for the time of the step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlannedMount {
+    pub target: String,
+    pub source: PlannedSource,
+    pub read_only: bool,
+}
+
+/// What a mount shows; the content of a file follows the plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum PlannedSource {
+    Layers {
+        stack: Stack,
+        path: String,
+    },
+    Folder {
+        folder: Place,
+        path: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    File {
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        #[serde(skip)]
+        content: Content,
+    },
 }
 
 /// What init says.
@@ -176,6 +218,11 @@ pub(crate) fn send_plan(mut to: impl Write, plan: &Plan) -> io::Result<()> {
     for file in &plan.files {
         bytes.extend(frame(&file.content)?);
     }
+    for mount in &plan.mounts {
+        if let PlannedSource::File { content, .. } = &mount.source {
+            bytes.extend(frame(&content.0)?);
+        }
+    }
     to.write_all(&bytes)
 }
 
@@ -184,6 +231,11 @@ pub(crate) fn receive_plan(mut from: impl Read) -> io::Result<Plan> {
     let mut plan: Plan = receive(&mut from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     for file in &mut plan.files {
         file.content = receive_bytes(&mut from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    }
+    for mount in &mut plan.mounts {
+        if let PlannedSource::File { content, .. } = &mut mount.source {
+            content.0 = receive_bytes(&mut from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        }
     }
     Ok(plan)
 }

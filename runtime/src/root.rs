@@ -4,6 +4,8 @@
 //! mount point, an empty stub is made and recorded. Resolution is confined to the root, so a root
 //! whose `/proc` or `/etc/resolv.conf` is a link gets the mount where the link leads inside.
 
+mod extras;
+
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,6 +18,7 @@ use rustix::mount::MountAttrFlags;
 use crate::mounts::{self, INERT, NO_SUID_DEV, NO_SUID_DEV_EXEC, Setting};
 use crate::place::{Missing, find_or_make, find_plain};
 use crate::plan::{Context as _, Failure, Plan, Stub};
+use crate::step::Security;
 
 /// Character devices shared with the host, with their numbers.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -52,21 +55,25 @@ const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 pub(crate) struct Surroundings<'a> {
     plan: &'a Plan,
     root: &'a OwnedFd,
+    /// The mounts in which the layers are.
+    bases: &'a [OwnedFd],
     /// Holds the engine's files and an empty folder; parked, so that parts can be bound.
     own: OwnedFd,
     /// The host's `/dev/null`, known to be that device.
     null: OwnedFd,
     stubs: &'a mut Vec<Stub>,
+    n_parked: usize,
 }
 
 impl<'a> Surroundings<'a> {
-    /// Mounts everything; `stubs` receives the mount points that were missing. Leaves one mount
-    /// parked.
+    /// Mounts everything; `stubs` receives the mount points that were missing. Returns how many
+    /// mounts it leaves parked.
     pub(crate) fn mount(
         plan: &'a Plan,
         root: &'a OwnedFd,
+        bases: &'a [OwnedFd],
         stubs: &'a mut Vec<Stub>,
-    ) -> Result<(), Failure> {
+    ) -> Result<usize, Failure> {
         let null = device("null", 1, 3)
             .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
             .during("find the device `/dev/null`")?;
@@ -74,14 +81,20 @@ impl<'a> Surroundings<'a> {
         let mut this = Self {
             plan,
             root,
+            bases,
             own,
             null,
             stubs,
+            n_parked: 1,
         };
         this.proc()?;
         this.sys()?;
         this.dev()?;
-        this.files()
+        this.show("hosts", "etc/hosts", NO_SUID_DEV_EXEC)?;
+        this.show("resolv.conf", "etc/resolv.conf", NO_SUID_DEV_EXEC)?;
+        this.extras()?;
+        this.files()?;
+        Ok(this.n_parked)
     }
 
     fn target(&mut self, path: &str, missing: Missing) -> Result<OwnedFd, Failure> {
@@ -110,6 +123,10 @@ impl<'a> Surroundings<'a> {
         let proc = mounts::filesystem("proc", &[], NO_SUID_DEV_EXEC).during("mount `/proc`")?;
         let target = self.folder("/proc")?;
         mounts::attach(&proc, target).during("attach `/proc`")?;
+        if self.plan.security == Security::Insecure {
+            // What the step could take away anyway, and what keeps it from mounting its own.
+            return Ok(());
+        }
         for path in READ_ONLY_PROC {
             self.make_inert(&proc, path)
                 .during(&format!("make `/proc/{path}` read-only"))?;
@@ -195,8 +212,6 @@ impl<'a> Surroundings<'a> {
     }
 
     fn files(&mut self) -> Result<(), Failure> {
-        self.show("hosts", "etc/hosts", NO_SUID_DEV_EXEC)?;
-        self.show("resolv.conf", "etc/resolv.conf", NO_SUID_DEV_EXEC)?;
         for (i, file) in self.plan.files.iter().enumerate() {
             self.show(&i.to_string(), &file.path, NO_SUID_DEV)?;
         }

@@ -3,24 +3,22 @@
 //! The kernel's abilities are found out once, by running an empty step in the strongest form and
 //! then in weaker ones until one works.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path, PathBuf};
-
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use std::path::{Path, PathBuf};
 
 use crate::cancel::Cancel;
 use crate::error::RunError;
+use crate::mount::MountSource;
 use crate::netfiles;
-use crate::overlay::SKELETON;
-use crate::plan::{File, Isolation, Layers, OverlayInterface, Place, Plan};
+use crate::overlay::{EMPTY, SKELETON};
+use crate::placing;
+use crate::plan::{File, Isolation, OverlayInterface, Plan};
 use crate::privilege::{self, Privilege, PrivilegeKind};
 use crate::reexec;
-use crate::step::{Network, Outcome, Step, Stream};
+use crate::step::{Network, Outcome, Security, Step, Stream};
 use crate::stubs;
 use crate::subid;
 use crate::supervise::{self, Ended};
@@ -92,27 +90,35 @@ impl Sandbox {
         cancel: &Cancel,
         sink: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Outcome, RunError> {
-        let layers = self.layers(step)?;
-        let plan = self.plan(step, layers);
+        let plan = self.plan(step)?;
         let Ended { result, stubs } = supervise::run(&self.program, &plan, cancel, sink);
         let mut lowers = vec![self.scratch.join(SKELETON)];
         lowers.extend_from_slice(&step.lowers);
         let cleaned = stubs::remove(&stubs, &step.upper, &lowers)
             .map_err(RunError::prepare(step.upper.clone()))
-            .and_then(|()| empty(&step.work).map_err(RunError::prepare(step.work.clone())));
+            .and_then(|()| work_folders(step).try_for_each(empty));
         // What kept the step from running says more than what then could not be tidied up.
         let outcome = result?;
         cleaned?;
         Ok(outcome)
     }
 
-    fn plan(&self, step: &Step, layers: Layers) -> Plan {
+    fn plan(&self, step: &Step) -> Result<Plan, RunError> {
+        if step.security == Security::Insecure && self.isolation == Isolation::Shared {
+            return Err(RunError::Setup {
+                operation: "give it all capabilities, without a user namespace of its own"
+                    .to_owned(),
+                source: io::ErrorKind::PermissionDenied.into(),
+            });
+        }
+        let is_mapped = matches!(self.isolation, Isolation::Namespace { idmap: true, .. });
+        let (layers, mounts) = placing::places(&self.scratch, step, is_mapped)?;
         let files = step.files.iter().map(|file| File {
             path: file.path.clone(),
             mode: file.mode,
             content: file.content.clone(),
         });
-        Plan {
+        Ok(Plan {
             isolation: self.isolation.clone(),
             has_groups: self.has_groups,
             overlay: self.overlay,
@@ -123,32 +129,12 @@ impl Sandbox {
             resolv_conf: netfiles::resolv_conf(&host_resolv_conf(), step.network),
             shm_size: step.shm_size.unwrap_or(DEFAULT_SHM_SIZE),
             files: files.collect(),
+            mounts,
+            security: step.security,
             user: step.user.clone(),
             cwd: step.cwd.clone(),
             env: step.env.clone(),
             args: step.args.clone(),
-        }
-    }
-
-    fn layers(&self, step: &Step) -> Result<Layers, RunError> {
-        let mut folders = vec![self.scratch.clone(), self.scratch.join(SKELETON)];
-        for path in [&step.upper, &step.work].into_iter().chain(&step.lowers) {
-            let path = fs::canonicalize(path).map_err(RunError::prepare(path))?;
-            folders.push(path);
-        }
-        let (bases, places) = match &self.isolation {
-            Isolation::Namespace { idmap: true, .. } => by_mount(&folders)?,
-            _ => (vec![PathBuf::from("/")], below_root(&folders)),
-        };
-        let [scratch, skeleton, upper, work, lowers @ ..] = &places[..] else {
-            unreachable!("four folders were pushed first");
-        };
-        Ok(Layers {
-            bases,
-            scratch: scratch.clone(),
-            lowers: [std::slice::from_ref(skeleton), lowers].concat(),
-            upper: upper.clone(),
-            work: work.clone(),
         })
     }
 
@@ -185,6 +171,8 @@ impl Sandbox {
             extra_hosts: Vec::new(),
             files: Vec::new(),
             shm_size: None,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
         };
         let result = self.run(&step, &Cancel::new()?, &mut |_, _| {});
         fs::remove_dir_all(&folder).map_err(RunError::prepare(&folder))?;
@@ -192,10 +180,22 @@ impl Sandbox {
     }
 }
 
+/// Returns the folders that overlays of the step used.
+fn work_folders(step: &Step) -> impl Iterator<Item = &Path> {
+    let others = step.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Layers { work, .. } => Some(work),
+        _ => None,
+    });
+    std::iter::once(&step.work)
+        .chain(others)
+        .map(PathBuf::as_path)
+}
+
 /// Removes what the kernel left in a work folder, where no step can write.
-fn empty(work: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(work)? {
-        fs::remove_dir_all(entry?.path())?;
+fn empty(work: &Path) -> Result<(), RunError> {
+    let failed = |source| RunError::prepare(work)(source);
+    for entry in fs::read_dir(work).map_err(failed)? {
+        fs::remove_dir_all(entry.map_err(failed)?.path()).map_err(failed)?;
     }
     Ok(())
 }
@@ -262,8 +262,11 @@ fn prepare_scratch(scratch: &Path) -> Result<PathBuf, RunError> {
     let set_mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(RunError::prepare(path))
     };
-    for folder in [""].into_iter().chain(SKELETON_FOLDERS) {
-        let path = skeleton.join(folder);
+    let folders = SKELETON_FOLDERS.map(|name| skeleton.join(name));
+    for path in [scratch.join(EMPTY), skeleton.clone()]
+        .into_iter()
+        .chain(folders)
+    {
         match fs::create_dir(&path) {
             Ok(()) => set_mode(&path, 0o755)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -297,57 +300,6 @@ fn probe_folder(scratch: &Path) -> Result<PathBuf, RunError> {
     Ok(folder)
 }
 
-/// Finds for each mount that folders lie in the deepest folder that holds them all.
-fn by_mount(folders: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Place>), RunError> {
-    let mut bases: Vec<PathBuf> = Vec::new();
-    let mut numbers: HashMap<u64, usize> = HashMap::new();
-    let mut base_of = Vec::with_capacity(folders.len());
-    for folder in folders {
-        let mount = mount_id(folder).map_err(RunError::prepare(folder))?;
-        match numbers.entry(mount) {
-            Entry::Occupied(number) => {
-                let base = &mut bases[*number.get()];
-                *base = common(base, folder);
-                base_of.push(*number.get());
-            }
-            Entry::Vacant(vacant) => {
-                base_of.push(*vacant.insert(bases.len()));
-                bases.push(folder.clone());
-            }
-        }
-    }
-    let place = |(folder, base): (&PathBuf, usize)| Place {
-        base,
-        path: relative(&bases[base], folder),
-    };
-    let places = folders.iter().zip(base_of).map(place).collect();
-    Ok((bases, places))
-}
-
-fn below_root(folders: &[PathBuf]) -> Vec<Place> {
-    let place = |folder: &PathBuf| Place {
-        base: 0,
-        path: relative(Path::new("/"), folder),
-    };
-    folders.iter().map(place).collect()
-}
-
-fn mount_id(folder: &Path) -> io::Result<u64> {
-    Ok(statx(CWD, folder, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id)
-}
-
-fn common(a: &Path, b: &Path) -> PathBuf {
-    let pairs = a.components().zip(b.components());
-    pairs
-        .take_while(|(a, b)| a == b)
-        .map(|(component, _): (Component<'_>, _)| component)
-        .collect()
-}
-
-fn relative(base: &Path, folder: &Path) -> PathBuf {
-    folder.strip_prefix(base).unwrap_or(folder).to_owned()
-}
-
 /// A missing file is an empty one.
 fn host_resolv_conf() -> String {
     let read = |path: &str| fs::read_to_string(path).ok();
@@ -374,27 +326,5 @@ mod tests {
         for id in [0, 1 << 30, i32::MAX.cast_unsigned(), 1 << 31, u32::MAX - 1] {
             assert!(has(id), "{id}");
         }
-    }
-
-    #[test]
-    fn the_common_folder_is_the_deepest_one() {
-        let common = |a: &str, b: &str| common(Path::new(a), Path::new(b));
-        assert_eq!(common("/a/b/c", "/a/b/d/e"), Path::new("/a/b"));
-        assert_eq!(common("/a/bc", "/a/b"), Path::new("/a"));
-        assert_eq!(common("/a", "/b"), Path::new("/"));
-        assert_eq!(common("/a", "/a"), Path::new("/a"));
-    }
-
-    #[test]
-    fn folders_of_one_mount_share_a_base() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = fs::canonicalize(folder.path()).unwrap();
-        let (one, two) = (path.join("one"), path.join("two/three"));
-        fs::create_dir_all(&one).unwrap();
-        fs::create_dir_all(&two).unwrap();
-        let (bases, places) = by_mount(&[one, two]).unwrap();
-        assert_eq!(bases, [path]);
-        assert_eq!(places[0].path, Path::new("one"));
-        assert_eq!(places[1].path, Path::new("two/three"));
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mount::Mount;
+
 /// One process to run in an isolated root.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -34,6 +36,19 @@ pub struct Step {
     pub files: Vec<InlineFile>,
     /// Size of `/dev/shm` in bytes, if not the usual 64 MiB.
     pub shm_size: Option<u64>,
+    /// What the step is shown besides; none of it enters `upper`.
+    pub mounts: Vec<Mount>,
+    /// What the step may do.
+    pub security: Security,
+}
+
+/// What a step may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Security {
+    /// What container engines allow by default.
+    Sandbox,
+    /// Everything that its own user namespace allows: all capabilities, every system call.
+    Insecure,
 }
 
 /// What a step can reach over the network.

@@ -136,6 +136,8 @@ fn step_of(op: &Exec, settings: &StepSettings, layers: &[Layer], staging: &Stagi
         extra_hosts: settings.extra_hosts.clone(),
         files: op.files.iter().map(file).collect(),
         shm_size: settings.shm_size,
+        mounts: Vec::new(),
+        security: kiln_runtime::Security::Sandbox,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::plan::Origin;
 use crate::refusals::{is_remote, is_symbolic, remote_source, symbolic_mode};
 
 /// The name of the build context.
-const CONTEXT: &str = "context";
+pub(super) const CONTEXT: &str = "context";
 
 impl StageBuild<'_, '_> {
     pub(super) fn copy(

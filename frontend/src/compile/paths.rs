@@ -15,6 +15,28 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Returns a path without `.`, `..` in its middle and double slashes; a relative one stays so,
+/// and an empty one is `.`.
+pub(super) fn cleaned(path: &str) -> String {
+    if path.starts_with('/') {
+        return clean(path);
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    match parts.is_empty() {
+        true => ".".to_owned(),
+        false => parts.join("/"),
+    }
+}
+
 /// Returns `path` as seen from `dir`; an absolute path stays as written.
 pub(super) fn from_dir(dir: &str, path: &str) -> String {
     if path.is_empty() {
@@ -57,6 +79,19 @@ mod tests {
             ("", "a", "/a"),
         ] {
             assert_eq!(destination(dir, path), expected, "{dir} {path}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_stay_relative() {
+        for (path, expected) in [
+            ("", "."),
+            ("a/./b//c/", "a/b/c"),
+            ("a/..", "."),
+            ("../../a/../b", "../../b"),
+            ("/../a", "/a"),
+        ] {
+            assert_eq!(cleaned(path), expected, "{path}");
         }
     }
 

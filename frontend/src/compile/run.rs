@@ -1,6 +1,6 @@
 //! `RUN`: the process, what it sees of variables, and scripts from heredocs.
 
-use kiln_graph::{Exec, InlineFile, Op, Security};
+use kiln_graph::{Exec, InlineFile, Op};
 
 use crate::compile::naming::summary;
 use crate::compile::stage::StageBuild;
@@ -20,8 +20,11 @@ struct Process {
 }
 
 impl StageBuild<'_, '_> {
-    pub(super) fn run(&mut self, step: &Step, run: &Run) -> Result<(), Diagnostic> {
+    /// `number` is the place of the step in its stage.
+    pub(super) fn run(&mut self, number: usize, step: &Step, run: &Run) -> Result<(), Diagnostic> {
         let process = self.process(run)?;
+        let mut inputs = vec![self.state.root];
+        let mounts = self.mounts(number, step, run, &mut inputs)?;
         let code = step.code.clone() + &process.note;
         let name = self.naming.of_command(&code, &self.state.env);
         let exec = Exec {
@@ -32,11 +35,11 @@ impl StageBuild<'_, '_> {
             user: self.state.image.config.user.clone(),
             network: run.network.unwrap_or(self.build.options.network),
             files: process.files,
-            mounts: Vec::new(),
-            security: Security::Sandbox,
+            mounts,
+            security: run.security.unwrap_or_default(),
         };
-        let (root, meta) = (self.state.root, self.meta(step, name));
-        let layer = self.add_layer(Op::Exec(exec), vec![root], meta);
+        let meta = self.meta(step, name);
+        let layer = self.add_layer(Op::Exec(exec), inputs, meta);
         let text = self.history(&process.args);
         self.record(step, text, Some(layer));
         Ok(())

@@ -69,9 +69,9 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             Instruction::Arg(args) => self.arg(step, args),
             Instruction::Env(pairs) => self.env(step, pairs),
             Instruction::Workdir(path) => self.workdir(step, path),
-            Instruction::Run(run) => self.run(step, run),
+            Instruction::Run(run) => self.run(number, step, run),
             Instruction::Copy(files) => {
-                let origin = self.build.plan.stages[self.at].sources.get(&number);
+                let origin = self.build.plan.stages[self.at].sources.get(&(number, 0));
                 self.copy(step, files, origin)
             }
             other => self.configure(step, other),
@@ -141,8 +141,12 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             let name = &self.build.file.stages[at].name;
             name.clone().unwrap_or_else(|| at.to_string())
         };
+        let verb = match step.instruction {
+            Instruction::Run(_) => "mount",
+            _ => "copy",
+        };
         let message = format!(
-            "cannot copy from stage `{}`, it needs to be defined before current stage `{}`",
+            "cannot {verb} from stage `{}`, it needs to be defined before current stage `{}`",
             name(stage),
             name(self.at)
         );

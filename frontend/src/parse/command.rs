@@ -1,11 +1,12 @@
 //! Instructions that are commands: `RUN`, `CMD`, `ENTRYPOINT`, `SHELL`, and `ONBUILD`.
 
-use kiln_graph::Network;
+use kiln_graph::{Network, Security};
 
 use crate::diagnostic::Diagnostic;
 use crate::instruction::{CommandLine, Instruction, Run};
 use crate::lines::Word;
 use crate::parse::flags::{Flags, Kind};
+use crate::parse::mount::MountFlag;
 use crate::parse::simple::at_least_one;
 use crate::parse::{Parsed, Request};
 use crate::suggest::nearest;
@@ -27,12 +28,37 @@ pub(super) fn run(request: &Request<'_>) -> Parsed {
             .text("network")
             .map(|word| network(&word))
             .transpose()?,
+        mounts: flags
+            .list("mount")
+            .iter()
+            .map(MountFlag::parse)
+            .collect::<Result<_, _>>()?,
+        security: flags
+            .text("security")
+            .map(|word| security(&word))
+            .transpose()?,
     };
     if matches!(&run.command, CommandLine::Exec(args) if args.is_empty()) {
         return Err(request.error("`RUN []` has nothing to run"));
     }
-    let refusal = flags.refuse(request, &["mount", "security", "device"]);
+    let device = flags.list("device").into_iter().next();
+    let refusal = device.map(|word| {
+        let message = "kiln does not give devices to build steps: `RUN --device` is experimental";
+        Diagnostic::error(word.span, message)
+    });
     Ok((Instruction::Run(run), refusal))
+}
+
+fn security(word: &Word) -> Result<Security, Diagnostic> {
+    match word.text.as_str() {
+        "sandbox" => Ok(Security::Sandbox),
+        "insecure" => Ok(Security::Insecure),
+        other => {
+            let message = format!("security `{other}` is not valid");
+            let suggestion = nearest(other, ["sandbox", "insecure"]);
+            Err(Diagnostic::error(word.span, message).with_suggestion(suggestion))
+        }
+    }
 }
 
 fn network(word: &Word) -> Result<Network, Diagnostic> {

@@ -1,4 +1,5 @@
-//! What each `COPY --from` copies from, and that no stage waits for itself.
+//! What each `COPY --from` and each mount of a `RUN` takes files from, and that no stage waits for
+//! itself.
 
 use std::collections::HashSet;
 
@@ -6,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::instruction::{Dockerfile, Instruction};
 use crate::lines::Word;
 use crate::options::Options;
-use crate::plan::{Origin, PlannedStage, image};
+use crate::plan::{Origin, PlannedStage, SourceKey, image};
 
 pub(super) struct Finder<'a> {
     pub(super) file: &'a Dockerfile,
@@ -24,11 +25,11 @@ impl Finder<'_> {
             if planned.is_replaced {
                 continue;
             }
-            for (step, word) in self.copy_words(at) {
-                match self.origin(word) {
+            for (key, word) in self.words(at) {
+                match self.origin(at, key, word) {
                     Ok(origin) => {
                         n_images += usize::from(!matches!(origin, Origin::Stage(_)));
-                        planned.sources.insert(step, origin);
+                        planned.sources.insert(key, origin);
                     }
                     Err(error) => errors.push(error),
                 }
@@ -43,22 +44,27 @@ impl Finder<'_> {
         Err(errors)
     }
 
-    fn copy_words(&self, stage: usize) -> impl Iterator<Item = (usize, &Word)> {
+    /// Returns what the steps of a stage name behind `from`.
+    fn words(&self, stage: usize) -> impl Iterator<Item = (SourceKey, &Word)> {
         let steps = self.file.stages[stage].steps.iter().enumerate();
-        steps.filter_map(|(at, step)| match &step.instruction {
-            Instruction::Copy(files) => files.from.as_ref().map(|word| (at, word)),
-            _ => None,
+        steps.flat_map(|(at, step)| {
+            let words: Vec<Option<&Word>> = match &step.instruction {
+                Instruction::Copy(files) => vec![files.from.as_ref()],
+                Instruction::Run(run) => run.mounts.iter().map(|m| m.from.as_ref()).collect(),
+                _ => Vec::new(),
+            };
+            let words = words.into_iter().enumerate();
+            words.filter_map(move |(number, word)| Some(((at, number), word?)))
         })
     }
 
-    fn origin(&self, word: &Word) -> Result<Origin, Diagnostic> {
-        if let Ok(number) = word.text.parse::<i64>() {
-            let stage = usize::try_from(number).ok();
-            let stage = stage.filter(|&stage| stage < self.file.stages.len());
-            return stage.map(Origin::Stage).ok_or_else(|| {
-                let message = format!("invalid stage index `{number}`");
-                Diagnostic::error(word.span, message).with_help("stages are counted from 0")
-            });
+    fn origin(&self, stage: usize, key: SourceKey, word: &Word) -> Result<Origin, Diagnostic> {
+        let step = &self.file.stages[stage].steps[key.0].instruction;
+        // Only copies count stages.
+        if matches!(step, Instruction::Copy(_))
+            && let Ok(number) = word.text.parse()
+        {
+            return self.numbered(word, number);
         }
         let lower = word.text.to_lowercase();
         let mut stages = self.file.stages.iter().enumerate().rev();
@@ -69,27 +75,36 @@ impl Finder<'_> {
         })
     }
 
+    fn numbered(&self, word: &Word, number: i64) -> Result<Origin, Diagnostic> {
+        let stage = usize::try_from(number).ok();
+        let stage = stage.filter(|&stage| stage < self.file.stages.len());
+        stage.map(Origin::Stage).ok_or_else(|| {
+            let message = format!("invalid stage index `{number}`");
+            Diagnostic::error(word.span, message).with_help("stages are counted from 0")
+        })
+    }
+
     fn circle(&self, stages: &[PlannedStage]) -> Option<Diagnostic> {
         let mut walk = Walk {
             stages,
             done: HashSet::new(),
             path: Vec::new(),
         };
-        let circle = |at| walk.visit(at).map(|(stage, step)| (at, stage, step));
-        let (first, stage, step) = (0..stages.len()).find_map(circle)?;
+        let circle = |at| walk.visit(at).map(|(stage, key)| (at, stage, key));
+        let (first, stage, key) = (0..stages.len()).find_map(circle)?;
         let stages = &self.file.stages;
         let name = stages[first]
             .name
             .clone()
             .unwrap_or_else(|| format!("stage-{first}"));
         let message = format!("circular dependency detected on stage: `{name}`");
-        let span = self.word_span(stage, step).unwrap_or(stages[stage].span);
+        let span = self.word_span(stage, key).unwrap_or(stages[stage].span);
         Some(Diagnostic::error(span, message))
     }
 
-    fn word_span(&self, stage: usize, step: usize) -> Option<Span> {
-        let mut words = self.copy_words(stage);
-        words.find(|(at, _)| *at == step).map(|(_, word)| word.span)
+    fn word_span(&self, stage: usize, key: SourceKey) -> Option<Span> {
+        let mut words = self.words(stage);
+        words.find(|(at, _)| *at == key).map(|(_, word)| word.span)
     }
 }
 
@@ -98,21 +113,21 @@ struct Walk<'a> {
     stages: &'a [PlannedStage],
     done: HashSet<usize>,
     /// Stages on the way here, each with the steps still to follow.
-    path: Vec<(usize, Vec<(usize, usize)>)>,
+    path: Vec<(usize, Vec<(SourceKey, usize)>)>,
 }
 
 impl Walk<'_> {
-    /// Returns the stage and step that close a circle.
-    fn visit(&mut self, from: usize) -> Option<(usize, usize)> {
+    /// Returns the stage and the place in it that close a circle.
+    fn visit(&mut self, from: usize) -> Option<(usize, SourceKey)> {
         self.enter(from);
         while let Some((stage, edges)) = self.path.last_mut() {
             let stage = *stage;
-            let Some((step, next)) = edges.pop() else {
+            let Some((key, next)) = edges.pop() else {
                 self.path.pop();
                 continue;
             };
             if self.path.iter().any(|(on_path, _)| *on_path == next) {
-                return Some((stage, step));
+                return Some((stage, key));
             }
             self.enter(next);
         }
@@ -128,8 +143,8 @@ impl Walk<'_> {
             _ => None,
         };
         let sources = self.stages[stage].sources.iter();
-        let edges = sources.filter_map(|(&step, origin)| Some((step, stage_of(origin)?)));
-        let mut edges: Vec<(usize, usize)> = edges.collect();
+        let edges = sources.filter_map(|(&key, origin)| Some((key, stage_of(origin)?)));
+        let mut edges: Vec<(SourceKey, usize)> = edges.collect();
         edges.sort_unstable_by(|a, b| b.cmp(a));
         self.path.push((stage, edges));
     }

@@ -15,6 +15,7 @@ mod attacks;
 mod identity;
 mod isolation;
 mod layers;
+mod mounts;
 mod process;
 mod support;
 
@@ -88,6 +89,7 @@ fn cases() -> Vec<Case> {
         process::CASES,
         isolation::CASES,
         layers::CASES,
+        mounts::CASES,
         identity::CASES,
         attacks::CASES,
     ]

@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kiln_runtime::{Cancel, Exit, Network, Outcome, Privilege, RunError, Sandbox, Step, Stream};
+use kiln_runtime::{
+    Cancel, Exit, Network, Outcome, Privilege, RunError, Sandbox, Security, Step, Stream,
+};
 use tempfile::{NamedTempFile, TempDir};
 
 const APPLETS: &str = "sh ls cat echo touch mkdir rm ln mv cp chmod chown id env sleep kill head wc \
@@ -113,6 +115,8 @@ impl Bench {
             extra_hosts: Vec::new(),
             files: Vec::new(),
             shm_size: None,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
         }
     }
 
