@@ -4,7 +4,8 @@
 //!   Store ── blobs      bytes by SHA-256, as a registry knows them
 //!     │  ├── layers     unpacked directory + FileList, by content id or diff id
 //!     │  ├── actions    key of a vertex -> layer it made (SQLite)
-//!     │  └── contexts   stat tables: what a file's content was when it last looked like this
+//!     │  ├── contexts   stat tables: what a file's content was when it last looked like this
+//!     │  └── memos      what is known of files and repositories elsewhere
 //!   Tree                what a chain of FileLists shows when they lie on each other
 //!   Context             a folder read in place, through patterns and a stat table
 //! ```
@@ -24,6 +25,7 @@ mod filelist;
 pub mod fuzzing;
 mod layers;
 mod lock;
+mod memos;
 mod pattern;
 mod scan;
 mod stat_table;

@@ -7,6 +7,8 @@
 //! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
 //! logs/HEX                output of a step, whole
 //! contexts/HEX            stat table of one build context
+//! memos/HEX               what is known of a file or a repository elsewhere
+//! git/HEX/                a bare repository: what was fetched from one address
 //! locks/HEX               held while a process makes what has this key
 //! tmp/SESSION/            what one process is writing; its lock file is held while it lives
 //! ```
@@ -158,7 +160,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-fn make_dir(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), StoreError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder

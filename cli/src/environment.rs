@@ -49,6 +49,16 @@ impl Environment {
         }
     }
 
+    /// Returns the variables that name proxies, for programs that fetch.
+    pub(crate) fn proxies(&self) -> Vec<(String, String)> {
+        let is_proxy = |name: &str| {
+            let lower = name.to_ascii_lowercase();
+            ["http_proxy", "https_proxy", "all_proxy", "no_proxy"].contains(&lower.as_str())
+        };
+        let variables = self.variables.iter().filter(|(name, _)| is_proxy(name));
+        variables.cloned().collect()
+    }
+
     /// Returns a variable, for `--build-arg NAME`.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         let found = self.variables.iter().find(|(known, _)| known == name);

@@ -15,7 +15,7 @@ use kiln_exporter::OutputSpec;
 use kiln_frontend::{NamedContext, NoCache, Options};
 use kiln_graph::{Network, Platform};
 use kiln_registry::Reference;
-use kiln_worker::StepSettings;
+use kiln_worker::{ContextFiles, StepSettings};
 
 use crate::args::BuildArgs;
 use crate::environment::{Environment, display_path};
@@ -107,10 +107,10 @@ impl BuildPlan {
     }
 
     /// Opens the contexts.
-    pub(crate) fn open_contexts(&self) -> Result<Vec<(String, Context)>, Failure> {
+    pub(crate) fn open_contexts(&self) -> Result<Vec<(String, ContextFiles)>, Failure> {
         let open = |(name, dir, ignore): &(String, PathBuf, IgnoreList)| {
             let context = Context::open(dir, ignore.clone()).map_err(Failure::user)?;
-            Ok((name.clone(), context))
+            Ok((name.clone(), ContextFiles::Folder(context)))
         };
         self.contexts.iter().map(open).collect()
     }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use kiln_cache::{Store, StoreError};
 use kiln_registry::{Client, Config, Credentials};
 use kiln_runtime::{Privilege, PrivilegeKind};
-use kiln_worker::{Images, LazySandbox};
+use kiln_worker::{GitSettings, Images, LazySandbox, Sources};
 
 use crate::environment::Environment;
 use crate::report::Failure;
@@ -91,6 +91,7 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) images: Images,
     pub(crate) sandbox: Arc<LazySandbox>,
+    pub(crate) sources: Sources,
 }
 
 impl Session {
@@ -114,6 +115,13 @@ impl Session {
             ..Config::default()
         };
         let client = Client::new(config).map_err(Failure::user)?;
+        let git = GitSettings {
+            path: env.path.clone(),
+            proxies: env.proxies(),
+            ssh_agent: None,
+            ca_files: ca_files.to_vec(),
+        };
+        let sources = Sources::new(store.clone(), client.clone(), git);
         let images = Images::new(store.clone(), client.clone());
         let sandbox = LazySandbox::new(&store.root().join("sandbox"), privilege);
         let sandbox = Arc::new(sandbox);
@@ -122,6 +130,7 @@ impl Session {
             client,
             images,
             sandbox,
+            sources,
         })
     }
 }

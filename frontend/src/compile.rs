@@ -10,6 +10,7 @@ mod mounts;
 mod naming;
 mod paths;
 mod ports;
+mod remote;
 mod run;
 mod signals;
 mod stage;

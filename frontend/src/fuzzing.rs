@@ -7,14 +7,16 @@ mod print;
 
 use std::collections::HashMap;
 
-use kiln_graph::{Algorithm, Hasher, ImageConfig, Platform};
+use kiln_graph::{Algorithm, GitTimes, Hasher, ImageConfig, Platform};
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expand::{Quotes, Rules};
 use crate::heredoc::{self, Heredoc};
-use crate::lines::{Lines, Logical};
+use crate::lines::{Lines, Logical, Word};
+use crate::parse::mount::{MountFlag, MountOptions};
 use crate::{
-    Compiled, Dockerfile, Images, Options, ResolvedImage, compile, parse, render, requirements,
+    Compiled, Dockerfile, GitUrl, Images, Options, ResolvedImage, compile, parse, render,
+    requirements,
 };
 
 /// Lines, heredocs and directives: nothing is lost, and every character leads back to its place.
@@ -220,6 +222,84 @@ fn values_are_taken_as_they_are(text: &str) {
             assert_eq!(got.as_deref(), Ok(text), "{word}");
         }
     }
+}
+
+/// `RUN --mount`: options with a place for what is wrong, and the same options from its fields.
+pub fn mount(text: &str) {
+    match options_of(text) {
+        Ok((flag, options)) => {
+            let quoted = |field: &str| format!("\"{}\"", field.replace('"', "\"\""));
+            let fields: Vec<String> = flag.texts().into_iter().map(quoted).collect();
+            let again = options_of(&fields.join(",")).map(|(_, options)| options);
+            assert_eq!(again.as_ref(), Ok(&options), "{text:?} as {fields:?}");
+            assert!(
+                options.mode.is_none_or(|mode| mode <= 0o7777),
+                "{options:?}"
+            );
+        }
+        Err(error) => spans_are_inside(&[error], text),
+    }
+}
+
+fn options_of(text: &str) -> Result<(MountFlag, MountOptions), Diagnostic> {
+    let span = Span::new(0, text.len());
+    let text = text.to_owned();
+    let flag = MountFlag::parse(&Word { text, span })?;
+    let options = flag.options(&|value| Ok(value.text.clone()))?;
+    Ok((flag, options))
+}
+
+/// Git URLs: nothing that `git` could take for something else, and the same again from its parts.
+pub fn git_url(text: &str) {
+    let Ok(Some(url)) = crate::git_url(text) else {
+        return;
+    };
+    assert!(!url.remote.starts_with('-') && !url.remote.contains(char::is_control));
+    for name in [&url.reference, &url.subdir, &url.checksum]
+        .into_iter()
+        .flatten()
+    {
+        assert!(
+            !name.is_empty() && !name.contains(char::is_control),
+            "{url:?}"
+        );
+    }
+    let reference = url.reference.as_deref().unwrap_or("main");
+    assert!(!reference.starts_with(['-', '+', '^']) && !reference.contains([':', ' ', '*']));
+    let subdir = url.subdir.as_deref().unwrap_or("sub");
+    assert!(
+        subdir
+            .split('/')
+            .all(|part| !["", ".", ".."].contains(&part)),
+        "{url:?}"
+    );
+    if url.is_shorthand {
+        return;
+    }
+    let parts = [
+        ("ref", &url.reference),
+        ("subdir", &url.subdir),
+        ("checksum", &url.checksum),
+    ];
+    let given = parts
+        .into_iter()
+        .filter_map(|(key, part)| part.as_ref().map(|part| (key, part)));
+    let pairs: Vec<String> = given
+        .map(|(key, part)| format!("{key}={}", encoded(part)))
+        .collect();
+    let again = crate::git_url(&format!("{}?{}", url.remote, pairs.join("&")));
+    let expected = GitUrl {
+        keep_git_dir: None,
+        submodules: None,
+        times: GitTimes::default(),
+        fetch_by_commit: false,
+        ..url
+    };
+    assert_eq!(again, Ok(Some(expected)), "{text:?}");
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
 fn spans_are_inside(diagnostics: &[Diagnostic], text: &str) {

@@ -141,6 +141,10 @@ pub(crate) struct CopyFiles {
     pub(crate) excludes: Vec<Word>,
     /// Archives are unpacked; without it, those of the context are by `ADD`.
     pub(crate) unpack: Option<bool>,
+    /// What a remote source must be.
+    pub(crate) checksum: Option<Word>,
+    /// `.git` of a Git source is kept.
+    pub(crate) keep_git_dir: Option<bool>,
 }
 
 /// Which of the two instructions it is.

@@ -32,6 +32,7 @@ mod fixtures;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod git_url;
 mod heredoc;
 mod instruction;
 mod lines;
@@ -48,6 +49,7 @@ mod words;
 
 pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
+pub use crate::git_url::{GitUrl, GitUrlError, git_url, is_full_commit};
 pub use crate::instruction::{Dockerfile, StageOutline};
 pub use crate::options::{
     Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache,

@@ -6,7 +6,7 @@
 use kiln_graph::{Network, Security};
 
 use crate::diagnostic::{Diagnostic, Span};
-use crate::instruction::{CopyFiles, CopyKind, Dockerfile, Instruction, Step};
+use crate::instruction::{CopyFiles, Dockerfile, Instruction, Step};
 use crate::lines::Word;
 use crate::options::Options;
 use crate::plan::Plan;
@@ -41,22 +41,9 @@ fn not_allowed(step: &Step, options: &Options) -> Option<Diagnostic> {
 fn refusal(step: &Step) -> Option<Diagnostic> {
     match (&step.refusal, &step.instruction) {
         (Some(refusal), _) => Some(refusal.clone()),
-        (None, Instruction::Copy(files)) => remote_word(files).or_else(|| symbolic_word(files)),
+        (None, Instruction::Copy(files)) => symbolic_word(files),
         (None, _) => None,
     }
-}
-
-/// What makes a source remote stands at its start, where a variable would still be a `$`: what
-/// is remote as written is remote once expanded.
-fn remote_word(files: &CopyFiles) -> Option<Diagnostic> {
-    if files.kind == CopyKind::Copy {
-        return None;
-    }
-    let word = files
-        .sources
-        .iter()
-        .find(|word| is_remote(unquoted(word)))?;
-    Some(remote_source(&word.text, word.span))
 }
 
 fn symbolic_word(files: &CopyFiles) -> Option<Diagnostic> {
@@ -68,29 +55,9 @@ fn unquoted(word: &Word) -> &str {
     word.text.trim_start_matches(['"', '\''])
 }
 
-/// Returns true for URLs, and for `user@host:path` as git has it.
-pub(crate) fn is_remote(source: &str) -> bool {
-    let schemes = ["http://", "https://", "git://", "ssh://"];
-    if schemes.iter().any(|scheme| source.starts_with(scheme)) {
-        return true;
-    }
-    let Some((user, rest)) = source.split_once('@') else {
-        return false;
-    };
-    let belongs = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let host = rest.split_once(':').map_or("", |(host, _)| host);
-    !user.is_empty() && user.chars().all(belongs) && !host.is_empty() && host.chars().all(belongs)
-}
-
 /// Returns true for permission bits such as `u+x`.
 pub(crate) fn is_symbolic(mode: &str) -> bool {
     mode.starts_with(|c: char| "ugoa+-=".contains(c))
-}
-
-/// Refuses an `ADD` from elsewhere.
-pub(crate) fn remote_source(source: &str, span: Span) -> Diagnostic {
-    let message = format!("kiln does not build `ADD` of remote sources yet: `{source}`");
-    Diagnostic::error(span, message)
 }
 
 /// Refuses permission bits in words.
@@ -103,7 +70,6 @@ pub(crate) fn symbolic_mode(mode: &str, span: Span) -> Diagnostic {
 mod tests {
     use kiln_graph::Platform;
 
-    use super::*;
     use crate::{Options, parse, requirements};
 
     /// Returns what is refused before any image is known.
@@ -124,8 +90,6 @@ mod tests {
             ("RUN --network=host y", "RUN --network=host y"),
             ("RUN --security=insecure y", "RUN --security=insecure y"),
             ("ONBUILD RUN x", "ONBUILD RUN x"),
-            ("ADD https://x/$V /y", "https://x/$V"),
-            ("ADD \"git@x:y\" /y", "\"git@x:y\""),
             ("COPY --chmod=u+x a b", "--chmod=u+x"),
         ] {
             assert_eq!(refused(&format!("FROM a\n{line}\n")), [part], "{line}");
@@ -139,23 +103,7 @@ mod tests {
 
     #[test]
     fn what_a_variable_decides_is_not_refused_early() {
-        for line in ["ADD ${V:-https://x} /y", "COPY --chmod=${M:-u+x} a b"] {
-            assert!(refused(&format!("FROM a\n{line}\n")).is_empty(), "{line}");
-        }
-    }
-
-    #[test]
-    fn remote_sources_are_recognised() {
-        for source in [
-            "http://x/y",
-            "https://x/y.git#main",
-            "git@github.com:a/b.git",
-            "ssh://git@x/y",
-        ] {
-            assert!(is_remote(source), "{source}");
-        }
-        for source in ["a@b", "dir/a@b:c", "github.com/a/b", "@x:y", "a:b"] {
-            assert!(!is_remote(source), "{source}");
-        }
+        let line = "COPY --chmod=${M:-u+x} a b";
+        assert!(refused(&format!("FROM a\n{line}\n")).is_empty(), "{line}");
     }
 }

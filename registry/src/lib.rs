@@ -2,13 +2,15 @@
 //!
 //! Speaks version 1.1 of the OCI distribution specification, and what Docker's registry did before
 //! it. It moves bytes between a registry and a sink or source that the caller owns; it keeps no
-//! image on disk, unpacks nothing, and knows nothing of builds.
+//! image on disk, unpacks nothing, and knows nothing of builds. Files of other servers are fetched with
+//! the same means.
 //!
 //! ```text
 //!   Client ── Host (one per registry: TLS, pool, permits) ── attempt (authorize, redirect) ── reqwest
 //!     │         └ Auth (challenge, tokens, login) ── Credentials (config.json, helpers)
 //!     ├ manifest, resolve, push_manifest      small, whole in memory, at most 8 MiB
-//!     └ blob, has_blob, push_blob             streamed; memory does not grow with the blob
+//!     ├ blob, has_blob, push_blob             streamed; memory does not grow with the blob
+//!     └ open_file, file                       a file of any web server, streamed
 //! ```
 //!
 //! Invariants:
@@ -43,6 +45,7 @@ mod token;
 
 mod client;
 mod exchange;
+mod fetch;
 mod manifest;
 mod platform;
 mod pull;
@@ -53,6 +56,7 @@ pub use crate::client::Client;
 pub use crate::config::Config;
 pub use crate::credentials::{Credentials, CredentialsError};
 pub use crate::error::{Operation, RegistryError};
+pub use crate::fetch::{FileAnswer, FileHead, FileRequest, without_credentials};
 pub use crate::manifest::ManifestBytes;
 pub use crate::platform::{PlatformError, choose_manifest};
 pub use crate::pull::BlobSink;

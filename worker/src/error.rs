@@ -8,6 +8,8 @@ use kiln_graph::{Digest, ParseDigestError};
 use kiln_registry::{ParseReferenceError, RegistryError};
 use kiln_runtime::RunError;
 
+use crate::sources::SourceError;
+
 /// Why a vertex has no value.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -39,6 +41,9 @@ pub enum WorkerError {
         /// Why not.
         source: UnpackError,
     },
+    /// A remote source cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The step could not be run.
     #[error("cannot run the step")]
     Run(#[from] RunError),

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   image       reference -> manifest, config; blobs and files when somebody needs them
+//!   http, git   address -> what is there -> a layer of its files, named by their content
 //!   copy        select (pure) -> plan (pure) -> apply (disk) -> layer
 //!   exec        layers -> overlay -> process -> what it changed -> layer
 //! ```
@@ -18,6 +19,7 @@ mod plan;
 mod select;
 mod sink;
 mod snapshot;
+mod sources;
 mod step;
 mod unarchive;
 mod unpack;
@@ -27,5 +29,6 @@ mod worker;
 pub use crate::error::{CopyError, UnpackError, WorkerError};
 pub use crate::images::{Images, ResolvedImage};
 pub use crate::snapshot::{Origin, Snapshot, SnapshotLayer, Value};
+pub use crate::sources::{ContextFiles, GitSettings, SourceError, Sources};
 pub use crate::step::{LazySandbox, StepSettings};
 pub use crate::worker::{LocalWorker, Parts};

@@ -4,16 +4,17 @@
 //! - exec: `H(op, snapshot)`;
 //! - copy: `H(op, destination snapshot, what is selected as it will land)`;
 //! - make directory: `H(op, snapshot)`;
-//! - image, local: none; they are found anew each time, without reading any content.
+//! - image, local: none; they are found anew each time, without reading any content;
+//! - file, repository: none; whether they changed is asked each time, see `sources`.
 //!
 //! Every action's layer is content-addressed, so a step that ran again and changed nothing gives
 //! its followers the same key as before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kiln_cache::{Context, FileList, KeyLock, Store, Tree, Wildcard};
+use kiln_cache::{Context, FileList, Store, Tree, Wildcard};
 use kiln_graph::{Copy, CopySource, Digest, Encoder, Graph, Op, Vertex};
 use kiln_solver::{Outcome, Task, Worker, blocking};
 use tokio::sync::OnceCell;
@@ -24,13 +25,11 @@ use crate::error::WorkerError;
 use crate::images::{Images, ResolvedImage};
 use crate::select::{Selected, encode_selection, find, select};
 use crate::snapshot::{Snapshot, Value};
+use crate::sources::{ContextFiles, Sources, wait_for_key};
 use crate::step::{LazySandbox, StepSettings, run_step};
 
 /// How often a context is read again because a wildcard found a link to something else.
 const MAX_CONTEXT_ROUNDS: usize = 8;
-
-/// The longest pause between two looks at a lock that somebody else holds.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Works on vertices with this machine's store, sandbox and registries.
 #[derive(Debug)]
@@ -41,6 +40,9 @@ pub struct LocalWorker {
     settings: StepSettings,
     resolved: HashMap<Digest, ResolvedImage>,
     contexts: HashMap<String, LocalContext>,
+    sources: Sources,
+    /// Contexts that are no folders, by name.
+    elsewhere: HashMap<String, ContextFiles>,
 }
 
 /// A context, and what of it the graph can select.
@@ -64,26 +66,35 @@ pub struct Parts {
     pub settings: StepSettings,
     /// The images of the graph, by manifest.
     pub resolved: HashMap<Digest, ResolvedImage>,
+    /// What fetches files and repositories.
+    pub sources: Sources,
     /// The contexts of the graph, by name.
-    pub contexts: HashMap<String, Context>,
+    pub contexts: HashMap<String, ContextFiles>,
 }
 
 impl LocalWorker {
     /// Returns a worker for the vertices of a graph.
     pub fn new(parts: Parts, graph: &Graph) -> Self {
-        let contexts = parts.contexts.into_iter().map(|(name, context)| {
-            let (paths, context) = (selected_paths(graph, &name), Arc::new(context));
-            (
-                name,
-                LocalContext {
-                    context,
-                    paths,
-                    loaded: OnceCell::new(),
-                },
-            )
-        });
+        let (mut contexts, mut elsewhere) = (HashMap::new(), HashMap::new());
+        for (name, files) in parts.contexts {
+            let context = match files {
+                ContextFiles::Folder(context) => Arc::new(context),
+                files => {
+                    elsewhere.insert(name, files);
+                    continue;
+                }
+            };
+            let local = LocalContext {
+                context,
+                paths: selected_paths(graph, &name),
+                loaded: OnceCell::new(),
+            };
+            contexts.insert(name, local);
+        }
         Self {
-            contexts: contexts.collect(),
+            contexts,
+            elsewhere,
+            sources: parts.sources,
             store: parts.store,
             images: parts.images,
             sandbox: parts.sandbox,
@@ -204,12 +215,24 @@ impl Worker for LocalWorker {
                 let image = self.resolved.get(&op.manifest).ok_or_else(missing)?;
                 return Ok(Outcome::Done(Value::Snapshot(image.snapshot.clone())));
             }
-            Op::Local(op) => return Ok(Outcome::Done(Value::Local(op.name.as_str().into()))),
-            Op::Http(_) | Op::Git(_) => unreachable!("the frontend refuses them"),
+            Op::Local(op) => {
+                return Ok(Outcome::Done(match self.elsewhere.get(&op.name) {
+                    Some(files) => Value::Snapshot(self.sources.context(files, task).await?),
+                    None => Value::Local(op.name.as_str().into()),
+                }));
+            }
+            Op::Http(op) => {
+                let snapshot = self.sources.http(op, task).await?;
+                return Ok(Outcome::Done(Value::Snapshot(snapshot)));
+            }
+            Op::Git(op) => {
+                let snapshot = self.sources.git(op, task).await?;
+                return Ok(Outcome::Done(Value::Snapshot(snapshot)));
+            }
             Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) => {}
         }
         let key = key.copied().unwrap_or(vertex.digest);
-        let _lock = self.lock(&key, task).await?;
+        let _lock = wait_for_key(&self.store, &key, task).await?;
         if !vertex.meta.ignore_cache
             && let Some(value) = self.lookup(&key, vertex, inputs, task).await?
         {
@@ -222,19 +245,6 @@ impl Worker for LocalWorker {
 }
 
 impl LocalWorker {
-    /// Waits until no other process makes what has this key.
-    async fn lock(&self, key: &Digest, task: &Task) -> Result<KeyLock, WorkerError> {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if let Some(lock) = self.store.try_lock_key(key)? {
-                return Ok(lock);
-            }
-            task.status("waiting for another build that makes the same");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
-    }
-
     /// Runs a vertex that makes a layer, and records the action.
     async fn make(
         &self,

@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt as _;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::FuturesUnordered;
-use kiln_cache::Context;
 use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
@@ -14,7 +13,9 @@ use kiln_frontend::{Compiled, Diagnostic, Dockerfile, Images, Options, render};
 use kiln_graph::{Digest, Platform, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
-use kiln_worker::{LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError};
+use kiln_worker::{
+    ContextFiles, LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError,
+};
 use tokio::sync::mpsc;
 
 use crate::excerpt;
@@ -137,7 +138,7 @@ impl Build<'_> {
     pub(crate) async fn run(
         &self,
         prepared: Prepared,
-        contexts: HashMap<String, Context>,
+        contexts: HashMap<String, ContextFiles>,
     ) -> Result<Built, Failure> {
         let Prepared {
             platform,
@@ -151,6 +152,7 @@ impl Build<'_> {
                 sandbox: self.session.sandbox.clone(),
                 settings: self.settings(&compiled),
                 resolved,
+                sources: self.session.sources.clone(),
                 contexts,
             },
             &compiled.graph,

@@ -5,6 +5,7 @@ use kiln_graph::{
 };
 
 use crate::compile::paths;
+use crate::compile::remote::{Place, input_number};
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::Diagnostic;
 use crate::expand::Rules;
@@ -12,7 +13,7 @@ use crate::heredoc::Heredoc;
 use crate::instruction::{CopyFiles, CopyKind, Step};
 use crate::lines::Word;
 use crate::plan::Origin;
-use crate::refusals::{is_remote, is_symbolic, remote_source, symbolic_mode};
+use crate::refusals::{is_symbolic, symbolic_mode};
 
 /// The name of the build context.
 pub(super) const CONTEXT: &str = "context";
@@ -26,24 +27,30 @@ impl StageBuild<'_, '_> {
     ) -> Result<(), Diagnostic> {
         let name = self.naming.of_words(&step.code, &self.state.env);
         let sources = self.expand_all(&files.sources)?;
-        for (source, word) in sources.iter().zip(&files.sources) {
-            check_source(files.kind, source, word)?;
-        }
         let destination = self.expand(&files.destination)?;
         check_destination(files, &destination)?;
         let chown = self.expand_option(files.chown.as_ref())?;
         let chmod = self.expand_option(files.chmod.as_ref())?;
-        let mut copied = self.documents(&files.documents)?;
+        let places = self.places(files, &sources)?;
+        let mut copied = Vec::new();
         let mut inputs = vec![self.state.root];
-        if !sources.is_empty() {
-            inputs.push(self.copied_from(step, origin)?);
-            let paths = sources.iter().map(|source| CopySource::Path {
-                input: 1,
-                path: paths::clean(source),
-                unpack: files.unpack.unwrap_or(files.kind == CopyKind::Add),
+        for (place, source) in places.into_iter().zip(&sources) {
+            copied.push(match place {
+                Place::Remote(remote) => {
+                    let meta = self.meta(step, name.clone());
+                    remote.copied(&mut self.build.graph, &mut inputs, meta)
+                }
+                Place::Local => {
+                    let root = self.copied_from(step, origin)?;
+                    CopySource::Path {
+                        input: input_number(&mut inputs, root),
+                        path: paths::clean(source),
+                        unpack: files.unpack.unwrap_or(files.kind == CopyKind::Add),
+                    }
+                }
             });
-            copied.splice(0..0, paths);
         }
+        copied.extend(self.documents(&files.documents)?);
         let op = Copy {
             sources: copied,
             destination: paths::destination(&self.dir(), &destination),
@@ -64,7 +71,7 @@ impl StageBuild<'_, '_> {
         Ok(())
     }
 
-    fn expand_option(&self, word: Option<&Word>) -> Result<Option<String>, Diagnostic> {
+    pub(super) fn expand_option(&self, word: Option<&Word>) -> Result<Option<String>, Diagnostic> {
         let text = word.map(|word| self.expand(word)).transpose()?;
         Ok(text.filter(|text| !text.is_empty()))
     }
@@ -122,19 +129,6 @@ impl StageBuild<'_, '_> {
             content,
         }))
     }
-}
-
-fn check_source(kind: CopyKind, source: &str, word: &Word) -> Result<(), Diagnostic> {
-    if !is_remote(source) {
-        return Ok(());
-    }
-    Err(match kind {
-        CopyKind::Copy => {
-            let message = format!("source can't be a URL for `COPY`: `{source}`");
-            Diagnostic::error(word.span, message)
-        }
-        CopyKind::Add => remote_source(source, word.span),
-    })
 }
 
 fn check_destination(files: &CopyFiles, destination: &str) -> Result<(), Diagnostic> {

@@ -26,7 +26,7 @@ const ADD_FLAGS: [(&str, Kind); 7] = [
     ("exclude", Kind::List),
 ];
 
-const REFUSED: [&str; 5] = ["link", "parents", "exclude", "checksum", "keep-git-dir"];
+const REFUSED: [&str; 3] = ["link", "parents", "exclude"];
 
 /// `COPY [flags] source… destination`, and `ADD`.
 pub(super) fn copy(request: &Request<'_>) -> Parsed {
@@ -60,6 +60,8 @@ pub(super) fn copy(request: &Request<'_>) -> Parsed {
         parents: flags.switch("parents").unwrap_or(false),
         excludes: flags.list("exclude"),
         unpack: flags.switch("unpack"),
+        checksum: flags.text("checksum"),
+        keep_git_dir: flags.switch("keep-git-dir"),
     };
     Ok((Instruction::Copy(files), refusal))
 }
