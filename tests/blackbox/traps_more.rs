@@ -82,7 +82,7 @@ fn trap_15_names_have_supplementary_groups_and_numbers_have_none() {
     assert_eq!(ids("1000:50"), "50");
     let unknown = on_busybox("USER nobody-knows-me\nRUN true\n");
     lab.build(&unknown)
-        .fails(1)
+        .fails(3)
         .says(&["nobody-knows-me", "Dockerfile:4"]);
     lab.build(&on_busybox("USER nobody-knows-me\n")).ok();
 }
@@ -100,7 +100,7 @@ fn trap_16_history_has_the_texts_of_buildkit() {
         "ARG A=1",
         "ARG B",
         "ENV k=v",
-        "RUN |1 A=1 /bin/sh -c true # buildkit",
+        "RUN |2 A=1 B= /bin/sh -c true # buildkit",
         "COPY f /f # buildkit",
         "CMD [\"x\"]",
         "WORKDIR /x",
@@ -153,7 +153,7 @@ fn trap_19_a_base_of_another_platform_is_a_warning() {
     let archive = lab.kiln.out("image.tar");
     let build = lab.build(&context).arg("--platform=linux/s390x");
     let outcome = build.arg("-o").arg(output("oci", &archive)).ok();
-    outcome.says(&["InvalidBaseImagePlatform", "linux/s390x"]);
+    outcome.says(&["was pulled with platform", "linux/s390x"]);
     let image = Image::open_archive(&archive);
     assert_eq!(image.config["config"]["Env"][1], "A=1");
 }
@@ -234,7 +234,7 @@ fn trap_24_run_is_a_folder_like_others_and_dev_is_not() {
     let Some(lab) = Lab::require() else { return };
     let image = image(
         &lab,
-        "RUN echo x > /run/kept && (echo y > /dev/shm/gone || true) && echo z > /dev/null\n",
+        "RUN mkdir -p /run && echo x > /run/kept && (echo y > /dev/shm/gone || true) && echo z > /dev/null\n",
         &[],
     );
     assert_eq!(image.layer(1), ["run/", "run/kept"]);
