@@ -55,15 +55,8 @@ fn trap_14_workdir_makes_folders_of_the_user() {
     );
     let image = image(&lab, dockerfile, &[]);
     let history = image.config["history"].as_array().unwrap();
-    let empty: Vec<bool> = history[3..]
-        .iter()
-        .map(|row| row["empty_layer"] == true)
-        .collect();
-    assert_eq!(
-        empty,
-        [false, false, true],
-        "only `WORKDIR /` makes no layer"
-    );
+    let is_empty = |at: usize| history[at]["empty_layer"] == true;
+    assert!(!is_empty(4) && is_empty(5), "`WORKDIR /` makes no layer");
 }
 
 #[test]
