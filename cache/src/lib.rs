@@ -21,6 +21,9 @@ mod devices;
 mod dir_writer;
 mod error;
 mod filelist;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layers;
 mod lock;
 mod memos;

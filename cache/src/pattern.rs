@@ -1,9 +1,22 @@
 //! Patterns: `.dockerignore` lists and the wildcards of COPY and ADD.
 //!
-//! Both match whole relative paths, bytes not characters. Ignore patterns follow
-//! moby/patternmatcher: `**` crosses slashes anywhere, the last pattern that matches decides, a
-//! pattern that matches a folder holds for all below it. Wildcards follow Go's `filepath.Match`:
-//! `*` and `?` never cross a slash, there is no `**`.
+//! Both match whole relative paths, and agree with what BuildKit uses, oddities included. Ignore
+//! patterns follow moby/patternmatcher: `**` crosses slashes, the last pattern that matches
+//! decides, a pattern that matches a folder holds for all below it; see [`expression`]. Wildcards
+//! follow Go's `filepath.Match`: `*` and `?` never cross a slash, there is no `**`; see
+//! [`wildcard`].
+
+mod class;
+mod expression;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod reference;
+mod regex;
+#[cfg(test)]
+mod tests;
+mod wildcard;
+
+use crate::pattern::expression::Expression;
+pub use crate::pattern::wildcard::Wildcard;
 
 /// The patterns of an ignore file, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,30 +40,10 @@ pub struct Exclusion<'a> {
 /// One line of an ignore file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct IgnorePattern {
-    tokens: Vec<Token>,
+    expression: Expression,
     negated: bool,
     written: String,
     line: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Byte(u8),
-    /// `?`: any byte but a slash.
-    One,
-    /// `*`: any bytes but slashes.
-    Star,
-    /// `**` at the end or before anything but a slash: any bytes.
-    DoubleStar,
-    /// `**/`: nothing, or any bytes that end with a slash.
-    Folders,
-    Class(Class),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Class {
-    negated: bool,
-    ranges: Vec<(u8, u8)>,
 }
 
 /// Says why a pattern cannot be used.
@@ -74,36 +67,18 @@ pub struct IgnoreState(Vec<bool>);
 
 impl IgnoreList {
     /// Reads an ignore file: BOM dropped, `#` in the first column is a comment, blanks trimmed.
+    ///
+    /// Bytes that are no text become U+FFFD, as on the way through BuildKit's messages.
     pub fn parse(text: &[u8]) -> Result<Self, PatternError> {
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let text = as_text(text);
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut patterns = Vec::new();
-        for (at, line) in text.split(|&b| b == b'\n').enumerate() {
-            if line.starts_with(b"#") {
+        for (at, line) in text.split('\n').enumerate() {
+            let written = line.trim();
+            if line.starts_with('#') || written.is_empty() {
                 continue;
             }
-            let written = line.trim_ascii();
-            let (negated, rest) = match written.strip_prefix(b"!") {
-                Some(rest) => (true, rest.trim_ascii()),
-                None => (false, written),
-            };
-            if rest.is_empty() && !negated {
-                continue;
-            }
-            let cleaned = clean(rest);
-            let error = || PatternError {
-                pattern: String::from_utf8_lossy(written).into_owned(),
-                line: Some(at + 1),
-            };
-            if rest.is_empty() || negated && cleaned == b"." && rest.starts_with(b"/") {
-                return Err(error());
-            }
-            let tokens = compile(&cleaned, true).ok_or_else(error)?;
-            patterns.push(IgnorePattern {
-                tokens,
-                negated,
-                written: String::from_utf8_lossy(written).into_owned(),
-                line: at + 1,
-            });
+            patterns.push(IgnorePattern::parse(written, at + 1)?);
         }
         Ok(Self {
             patterns,
@@ -116,35 +91,13 @@ impl IgnoreList {
     pub fn from_patterns<'a>(
         patterns: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, PatternError> {
-        let mut compiled = Vec::new();
-        for written in patterns {
-            let trimmed = written.trim();
-            if trimmed.is_empty() {
-                continue;
-            }
-            let error = || PatternError {
-                pattern: written.to_owned(),
-                line: None,
-            };
-            let (negated, rest) = match trimmed.strip_prefix('!') {
-                Some("") => return Err(error()),
-                Some(rest) => (true, rest),
-                None => (false, trimmed),
-            };
-            let mut cleaned = clean(rest.as_bytes());
-            if rest.starts_with('/') {
-                cleaned.insert(0, b'/');
-            }
-            let tokens = compile(&cleaned, true).ok_or_else(error)?;
-            compiled.push(IgnorePattern {
-                tokens,
-                negated,
-                written: trimmed.to_owned(),
-                line: 0,
-            });
-        }
+        let written = patterns.into_iter().map(str::trim);
+        let patterns = written
+            .filter(|written| !written.is_empty())
+            .map(IgnorePattern::given)
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            patterns: compiled,
+            patterns,
             name: String::new(),
         })
     }
@@ -182,7 +135,7 @@ impl IgnoreList {
         let mut ignored = false;
         let mut state = parent.clone();
         for (pattern, hit) in self.patterns.iter().zip(&mut state.0) {
-            *hit = *hit || pattern.negated == ignored && matches(&pattern.tokens, path);
+            *hit = *hit || pattern.negated == ignored && pattern.expression.matches(path);
             if *hit {
                 ignored = !pattern.negated;
             }
@@ -215,161 +168,79 @@ impl IgnoreList {
     }
 }
 
-/// A wildcard pattern of COPY or ADD.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wildcard(Vec<Token>);
-
-impl Wildcard {
-    /// Compiles a pattern.
-    pub fn parse(pattern: &[u8]) -> Result<Self, PatternError> {
+impl IgnorePattern {
+    fn parse(written: &str, line: usize) -> Result<Self, PatternError> {
         let error = || PatternError {
-            pattern: String::from_utf8_lossy(pattern).into_owned(),
+            pattern: written.to_owned(),
+            line: Some(line),
+        };
+        let (negated, rest) = match written.strip_prefix('!') {
+            Some(rest) => (true, rest.trim()),
+            None => (false, written),
+        };
+        let cleaned = clean(rest);
+        if rest.is_empty() || negated && cleaned == "." && rest.starts_with('/') {
+            return Err(error());
+        }
+        Ok(Self {
+            expression: Expression::parse(&cleaned).ok_or_else(error)?,
+            negated,
+            written: written.to_owned(),
+            line,
+        })
+    }
+
+    /// Reads a pattern that is not in a file.
+    fn given(written: &str) -> Result<Self, PatternError> {
+        let error = || PatternError {
+            pattern: written.to_owned(),
             line: None,
         };
-        compile(pattern, false).map(Self).ok_or_else(error)
-    }
-
-    /// Returns true if the whole of `path` matches.
-    pub fn matches(&self, path: &[u8]) -> bool {
-        matches(&self.0, path)
-    }
-
-    /// Returns true if `text` holds a character that makes it a pattern.
-    pub fn is_needed(text: &[u8]) -> bool {
-        text.iter().any(|b| b"*?[\\".contains(b))
+        let (negated, rest) = match written.strip_prefix('!') {
+            Some("") => return Err(error()),
+            Some(rest) => (true, rest),
+            None => (false, written),
+        };
+        let mut cleaned = clean(rest);
+        if rest.starts_with('/') {
+            cleaned.insert(0, '/');
+        }
+        Ok(Self {
+            expression: Expression::parse(&cleaned).ok_or_else(error)?,
+            negated,
+            written: written.to_owned(),
+            line: 0,
+        })
     }
 }
 
 /// Go's `filepath.Clean` on a slash-separated path, without a leading slash.
-fn clean(path: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|&b| b == b'/') {
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
         match part {
-            b"" | b"." => {}
-            b".." if parts.last().is_some_and(|last| *last != b"..") => {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
                 parts.pop();
             }
             // Above the root there is nothing.
-            b".." if path.starts_with(b"/") => {}
+            ".." if path.starts_with('/') => {}
             part => parts.push(part),
         }
     }
     if parts.is_empty() {
-        b".".to_vec()
+        ".".to_owned()
     } else {
-        parts.join(&b'/')
+        parts.join("/")
     }
 }
 
-fn compile(pattern: &[u8], double_star: bool) -> Option<Vec<Token>> {
-    let mut tokens = Vec::new();
-    let mut rest = pattern;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        tokens.push(match byte {
-            b'*' if double_star && rest.first() == Some(&b'*') => {
-                rest = &rest[1..];
-                match rest.strip_prefix(b"/") {
-                    Some(after) => {
-                        rest = after;
-                        if rest.is_empty() {
-                            Token::DoubleStar
-                        } else {
-                            Token::Folders
-                        }
-                    }
-                    None => Token::DoubleStar,
-                }
-            }
-            b'*' => Token::Star,
-            b'?' => Token::One,
-            b'\\' => {
-                let (&escaped, after) = rest.split_first()?;
-                rest = after;
-                Token::Byte(escaped)
-            }
-            b'[' => {
-                let (class, after) = class(rest)?;
-                rest = after;
-                Token::Class(class)
-            }
-            byte => Token::Byte(byte),
-        });
+/// Returns bytes as text, with U+FFFD for each byte that is none.
+fn as_text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
     }
-    Some(tokens)
+    text
 }
-
-/// Reads a class after its `[`; a `]` right after that does not close it.
-fn class(text: &[u8]) -> Option<(Class, &[u8])> {
-    let (negated, mut rest) = match text.strip_prefix(b"^") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let mut ranges = Vec::new();
-    loop {
-        if let (Some(after), false) = (rest.strip_prefix(b"]"), ranges.is_empty()) {
-            return Some((Class { negated, ranges }, after));
-        }
-        let (low, after) = class_byte(rest)?;
-        let (high, after) = match after.strip_prefix(b"-") {
-            Some(after) => class_byte(after)?,
-            None => (low, after),
-        };
-        ranges.push((low, high));
-        rest = after;
-    }
-}
-
-fn class_byte(text: &[u8]) -> Option<(u8, &[u8])> {
-    match text.split_first()? {
-        (b'-' | b']', _) => None,
-        (b'\\', after) => after.split_first().map(|(&byte, after)| (byte, after)),
-        (&byte, after) => Some((byte, after)),
-    }
-}
-
-fn matches(tokens: &[Token], text: &[u8]) -> bool {
-    // One row of a dynamic programme a token: `at[i]` says that the tokens so far match `text[..i]`.
-    let mut at = vec![false; text.len() + 1];
-    at[0] = true;
-    for token in tokens {
-        let mut next = vec![false; text.len() + 1];
-        let mut open = false;
-        for i in 0..=text.len() {
-            open = open || at[i];
-            match token {
-                Token::Star => {
-                    next[i] = open;
-                    open = open && text.get(i) != Some(&b'/');
-                }
-                Token::DoubleStar => next[i] = open,
-                Token::Folders => next[i] = at[i] || open && i > 0 && text[i - 1] == b'/',
-                single => {
-                    if i > 0 {
-                        next[i] = at[i - 1] && matches_byte(single, text[i - 1]);
-                    }
-                }
-            }
-        }
-        at = next;
-    }
-    at[text.len()]
-}
-
-fn matches_byte(token: &Token, byte: u8) -> bool {
-    match token {
-        Token::Byte(wanted) => byte == *wanted,
-        Token::One => byte != b'/',
-        Token::Class(class) => {
-            let inside = class
-                .ranges
-                .iter()
-                .any(|(low, high)| (*low..=*high).contains(&byte));
-            byte != b'/' && inside != class.negated
-        }
-        Token::Star | Token::DoubleStar | Token::Folders => false,
-    }
-}
-
-#[cfg(test)]
-mod tests;

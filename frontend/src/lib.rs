@@ -32,6 +32,9 @@ mod env;
 mod expand;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod git_url;
 mod heredoc;
 mod instruction;

@@ -1,4 +1,6 @@
-//! Tests of patterns.
+//! Ignore lists and wildcards: what they match, and what they refuse.
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -98,4 +100,83 @@ fn wildcards_do_not_cross_slashes() {
     assert!(matches("d/*/x", "d/e/x") && !matches("d/**/x", "d/e/f/x"));
     assert!(matches("[[]x", "[x") && matches("\\*", "*") && !matches("\\*", "a"));
     assert!(Wildcard::parse(b"[]").is_err() && Wildcard::parse(b"a\\").is_err());
+}
+
+fn unescaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.push(match c {
+            '\\' => match chars.next().unwrap() {
+                'n' => '\n',
+                't' => '\t',
+                'f' => '\u{c}',
+                'v' => '\u{b}',
+                'u' => {
+                    let digits: String = chars.by_ref().take(4).collect();
+                    char::from_u32(u32::from_str_radix(&digits, 16).unwrap()).unwrap()
+                }
+                c => c,
+            },
+            c => c,
+        });
+    }
+    out
+}
+
+/// Columns: ignore file, path, and what BuildKit did with it.
+#[test]
+fn table_of_ignore_rules() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/ignore/rules.tsv");
+    let table = std::fs::read_to_string(path).unwrap();
+    let rows = table.lines().filter(|line| !line.starts_with("##"));
+    let (mut n_rows, mut wrong) = (0, Vec::new());
+    for row in rows {
+        let columns: Vec<String> = row.split('\t').map(unescaped).collect();
+        let got = match IgnoreList::parse(columns[0].as_bytes()) {
+            Err(_) => "invalid",
+            Ok(list) if list.excluded_by(columns[1].as_bytes()).is_some() => "ignored",
+            Ok(_) => "kept",
+        };
+        if got != columns[2] {
+            wrong.push(format!("{row}\n    got {got}"));
+        }
+        n_rows += 1;
+    }
+    assert!(n_rows >= 100, "only {n_rows} rows");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Pieces that mean something in a pattern, here or in a regular expression.
+const PIECES: &[&str] = &[
+    "a", "b", "ab", "/", "**", "*", "?", "[a-b]", "[^a]", "[", "]", "^", "-", "\\", "\\d", "\\f",
+    "\\.", ".", "..", "!", "#", "|", "{2}", "{,2}", "{1,}", "(", ")", "+", "$", "é", " ", "1",
+];
+
+const NAMES: &[&str] = &[
+    "a", "b", "ab", "aab", "a.b", "é", "aé", "1", "a|b", "^a", "!a", "[", "x\nb",
+];
+
+fn pieces(most: usize) -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(PIECES), 0..most).prop_map(|all| all.concat())
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let names = prop::sample::select(NAMES);
+    let names = prop::collection::vec(names, 1..4);
+    names.prop_map(|names| names.join("/"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn ignore_files_agree_with_the_reference(lines in prop::collection::vec(pieces(6), 1..4), path in path()) {
+        crate::fuzzing::ignore_file(&lines.join("\n"), &path);
+    }
+
+    #[test]
+    fn wildcards_agree_with_the_reference(pattern in pieces(8), path in path()) {
+        crate::fuzzing::wildcard(&pattern, &path);
+    }
 }

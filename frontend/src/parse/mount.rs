@@ -146,7 +146,7 @@ impl MountFlag {
     }
 
     /// Returns the fields as they are written.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn texts(&self) -> Vec<&str> {
         self.fields.iter().map(|f| f.word.text.as_str()).collect()
     }
