@@ -93,22 +93,28 @@ impl Surroundings<'_> {
     /// Attaches a detached mount in the root.
     fn put(&mut self, mount: &PlannedMount, source: &OwnedFd) -> Result<(), Failure> {
         let path = &mount.target;
-        let (what, shown) = (format!("mount `{path}`"), rustix::fs::fstat(source));
-        let missing = match is_folder(&shown.during(&what)?) {
+        let what = format!("mount `{path}`");
+        let shows_folder = is_folder(&rustix::fs::fstat(source).during(&what)?);
+        let missing = match shows_folder {
             true => Missing::Folder,
             false => Missing::File,
         };
         let target = self.target(path, missing)?;
-        self.check_target(path, &target)?;
+        self.check_target(path, &target, shows_folder)?;
         if mount.read_only {
             mounts::restrict(source, MountAttrFlags::MOUNT_ATTR_RDONLY).during(&what)?;
         }
         mounts::attach(source, target).during(&what)
     }
 
-    /// Refuses to cover the root, which would have no effect, and what the kernel tells about
-    /// processes, which programs trust.
-    fn check_target(&self, path: &str, target: &OwnedFd) -> Result<(), Failure> {
+    /// Refuses to cover the root, which would have no effect, what the kernel tells about
+    /// processes, which programs trust, and a file with a folder or a folder with a file.
+    fn check_target(
+        &self,
+        path: &str,
+        target: &OwnedFd,
+        shows_folder: bool,
+    ) -> Result<(), Failure> {
         let what = format!("look at `{path}` in the root");
         let stat = rustix::fs::fstat(target).during(&what)?;
         let root = rustix::fs::fstat(self.root).during(&what)?;
@@ -119,7 +125,17 @@ impl Surroundings<'_> {
         if rustix::fs::fstatfs(target).during(&what)?.f_type == PROC_SUPER_MAGIC {
             return Err(Errno::PERM).during(&format!("mount `{path}`, which is inside `/proc`"));
         }
-        Ok(())
+        match (shows_folder, is_folder(&stat)) {
+            (true, false) => {
+                let what = format!("mount a folder on `{path}`, which is no folder in the image");
+                Err(Errno::NOTDIR).during(&what)
+            }
+            (false, true) => {
+                let what = format!("mount a file on `{path}`, which is a folder in the image");
+                Err(Errno::ISDIR).during(&what)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

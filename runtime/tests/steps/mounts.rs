@@ -266,6 +266,7 @@ fn targets(lab: &Lab) {
 fn uncoverable(lab: &Lab) {
     let bench = lab.bench_with(|layer| symlink("/", layer.join("link")).unwrap());
     for (target, reason) in [
+        ("/etc/passwd", "which is no folder"),
         ("/proc", "inside `/proc`"),
         ("/proc/sys", "inside `/proc`"),
         ("/link", "leads to the root"),
