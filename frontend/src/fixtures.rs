@@ -5,6 +5,7 @@
 
 mod checks;
 mod dump;
+mod print;
 mod property;
 
 use std::fs;
@@ -164,6 +165,17 @@ fn parsed_files_match_their_goldens() {
         Ok(file) => dump::dump(&file, text),
         Err(diagnostics) => render(&diagnostics, "Dockerfile", text, false),
     });
+}
+
+/// Every fixture that is a Dockerfile is the same one when it is printed and read again.
+#[test]
+fn printed_files_are_read_as_they_were() {
+    for dir in ["parse", "compile", "errors"].into_iter().flat_map(folders) {
+        let text = fs::read_to_string(dir.join("Dockerfile")).unwrap();
+        if let Ok(file) = parse(&text) {
+            property::printed_is_the_same(&file, &text);
+        }
+    }
 }
 
 #[test]
