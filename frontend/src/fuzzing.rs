@@ -137,9 +137,11 @@ fn resolved(file: &Dockerfile, options: &Options) -> Result<Images, Vec<Diagnost
 
 fn image() -> ResolvedImage {
     let manifest = Hasher::new(Algorithm::Sha256).finish();
-    let mut config = ImageConfig::default();
-    config.os = "linux".to_owned();
-    config.architecture = "amd64".to_owned();
+    let mut config = ImageConfig {
+        os: "linux".to_owned(),
+        architecture: "amd64".to_owned(),
+        ..ImageConfig::default()
+    };
     config.rootfs.diff_ids.push(manifest);
     ResolvedImage {
         reference: "registry.test/base".to_owned(),

@@ -117,6 +117,26 @@ fn add_unpacks_local_archives() {
 }
 
 #[test]
+fn add_unpacks_an_archive_that_is_selected_twice() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let context = Context::new("FROM scratch\nADD one.tar two.tar *.tar /out/\n").with("f", "f");
+    for (name, owner) in [("one.tar", "--owner=1"), ("two.tar", "--owner=2")] {
+        let mut tar = crate::support::command("tar");
+        tar.current_dir(context.path())
+            .args(["-cf", name, owner, "--group=3", "f"]);
+        crate::support::run(&mut tar);
+    }
+    let tree = build(&lab, &context);
+    assert!(
+        tree.get("/out/f").contains(" 2:3 file"),
+        "{}",
+        tree.get("/out/f")
+    );
+}
+
+#[test]
 fn run_takes_shell_words_and_heredocs() {
     let Some(lab) = Lab::require() else {
         return;

@@ -1,5 +1,6 @@
 //! COPY, ADD and WORKDIR: a plan made on file lists, then written as a layer.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -132,16 +133,23 @@ impl CopyJob {
 }
 
 /// A folder for what archives hold; gone when dropped.
-struct Spool(PathBuf);
+struct Spool {
+    path: PathBuf,
+    n_folders: Cell<usize>,
+}
 
 impl Spool {
     fn new(store: &Store) -> Self {
-        Self(store.temp_path())
+        Self {
+            path: store.temp_path(),
+            n_folders: Cell::new(0),
+        }
     }
 
-    /// Returns a folder of its own for one archive.
-    fn folder(&self, archive: &str) -> Result<PathBuf, WorkerError> {
-        let path = self.0.join(Digest::blake3(archive).hex());
+    /// Returns a folder of its own for one archive, which may be selected more than once.
+    fn folder(&self) -> Result<PathBuf, WorkerError> {
+        self.n_folders.set(self.n_folders.get() + 1);
+        let path = self.path.join(self.n_folders.get().to_string());
         let failed = |source| WorkerError::Io {
             what: "write",
             path: path.clone(),
@@ -154,9 +162,9 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
+        match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.0.display(), %error, "unpacked files stay");
+                tracing::warn!(path = %self.path.display(), %error, "unpacked files stay");
             }
             _ => {}
         }
@@ -193,7 +201,7 @@ fn copy_path(
                 source: error,
             };
             let file = opened.map_err(failed).map_err(WorkerError::Context)?;
-            let folder = spool.folder(&name)?;
+            let folder = spool.folder()?;
             if unpack_into(plan, (&name, file), &op.destination, &folder)? {
                 continue;
             }
