@@ -155,7 +155,7 @@ fn trap_19_a_base_of_another_platform_is_a_warning() {
 fn trap_20_without_a_platform_an_image_keeps_that_of_its_base() {
     let Some(lab) = Lab::require() else { return };
     let base = push_with_config(&lab, "arm:1", |config| {
-        config["architecture"] = json!("arm64")
+        config["architecture"] = json!("arm64");
     });
     let image = lab.image_of(lab.kiln.build(&on_busybox("ENV A=1\n")).base(&base));
     assert_eq!(image.config["architecture"], "arm64");
