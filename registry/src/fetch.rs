@@ -78,7 +78,8 @@ pub struct FileAnswer {
 
 /// Returns a URL without name, password, query and fragment: what may be shown.
 pub fn without_credentials(url: &str) -> String {
-    let Ok(mut url) = url.parse::<Url>() else {
+    let parsed = url.parse::<Url>().ok().filter(Url::has_host);
+    let Some(mut url) = parsed else {
         let end = url.find(['?', '#']).unwrap_or(url.len());
         return url[..end].rsplit('@').next().unwrap_or_default().to_owned();
     };

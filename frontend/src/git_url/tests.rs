@@ -1,3 +1,5 @@
+//! What Git URLs mean, in tables: form, fragment, query, mistakes.
+
 use super::*;
 
 /// Returns what a URL means, on one line; `-` if it is no Git URL.
