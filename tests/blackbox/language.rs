@@ -182,10 +182,9 @@ fn what_is_not_built_yet_is_refused() {
         return;
     };
     for (instruction, name) in [
-        ("RUN --mount=type=cache,target=/c true", "--mount"),
+        ("RUN --device=vendor.com/class=x true", "--device"),
         ("RUN --security=insecure true", "--security"),
-        ("ADD https://127.0.0.1:1/x /x", "https://"),
-        ("ONBUILD RUN true", "ONBUILD"),
+        ("RUN --network=host true", "--network"),
     ] {
         let context = Context::new(&format!("ARG BASE\nFROM $BASE\nRUN true\n{instruction}\n"));
         context.write("x", "x");
@@ -198,6 +197,44 @@ fn what_is_not_built_yet_is_refused() {
         );
         outcome.says(&["Dockerfile:4", name, "error"]).ran(&[]);
     }
+}
+
+/// Trap 21: triggers run right after `FROM`, also for a stage on an earlier stage, and only once.
+#[test]
+fn triggers_run_right_after_from_and_are_not_inherited_further() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let context = Context::new(
+        "ARG BASE\nFROM $BASE AS tools\nRUN echo tool > /tool\n\
+         FROM $BASE AS parent\nRUN echo parent >> /order\nONBUILD RUN echo trigger >> /order\n\
+         ONBUILD COPY --from=tools /tool /tool\n\
+         FROM parent AS child\nRUN echo child >> /order\n\
+         FROM child AS grandchild\nRUN echo grandchild >> /order && \
+         test \"$(cat /order | tr '\\n' ' ')\" = 'parent trigger child grandchild '\n\
+         FROM scratch\nCOPY --from=grandchild /order /tool /\n",
+    );
+    let tree = build(&lab, &context);
+    let paths: Vec<_> = tree.paths().collect();
+    assert_eq!(paths, ["/", "/order", "/tool"]);
+}
+
+#[test]
+fn mistakes_are_lines_of_json_on_request() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let context = Context::new("FROM scratch\nRUUN x\nCOPY x\n");
+    let outcome = lab.build(&context).args(["--diagnostics=json"]).run();
+    assert_eq!(outcome.status.code(), Some(USER), "{}", outcome.stderr);
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", outcome.stderr);
+    assert!(
+        lines[0].contains(r#""start":{"line":2,"column":1}"#),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[1].contains(r#""severity":"error""#), "{}", lines[1]);
 }
 
 #[test]
