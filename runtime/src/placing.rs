@@ -96,11 +96,14 @@ impl Table<'_> {
         self.0[folder].clone()
     }
 
+    /// The kernel takes no folder twice. A layer that lies higher up once more hides everything
+    /// of the lower one, which can therefore be left out.
     fn stack(&self, lowest: &Path, lowers: &[PathBuf], upper: &Path, work: &Path) -> Stack {
-        let lowers = lowers.iter().map(PathBuf::as_path);
+        let is_last = |at: &usize| !lowers[at + 1..].contains(&lowers[*at]);
+        let kept = (0..lowers.len()).filter(is_last);
         Stack {
             lowers: std::iter::once(lowest)
-                .chain(lowers)
+                .chain(kept.map(|at| lowers[at].as_path()))
                 .map(|folder| self.place(folder))
                 .collect(),
             upper: self.place(upper),

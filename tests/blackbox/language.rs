@@ -116,6 +116,25 @@ fn add_unpacks_local_archives() {
     assert!(tree.get("/plain").contains("file 5"));
 }
 
+/// Equal layers are one folder, which an overlay takes only once.
+#[test]
+fn steps_run_on_layers_that_occur_twice() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let context = Context::new(
+        "ARG BASE\nFROM $BASE\nCOPY a d/b /dir/\nRUN rm -r /dir && mkdir /dir && touch /dir/new\n\
+         COPY a d/b /dir/\nRUN ls /dir > /seen\n",
+    );
+    let dest = lab.kiln.out("files");
+    let context = context.with("a", "a").with("d/b", "b");
+    lab.build(&context).arg("-o").arg(&dest).ok();
+    assert_eq!(
+        fs::read_to_string(dest.join("seen")).unwrap(),
+        "a\nb\nnew\n"
+    );
+}
+
 #[test]
 fn add_unpacks_an_archive_that_is_selected_twice() {
     let Some(lab) = Lab::require() else {
