@@ -35,19 +35,22 @@ pub(crate) enum Command {
 /// `kiln build`, with the names of `docker build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Folder that COPY and ADD take files from
+    /// Folder, Git repository or archive that COPY and ADD take files from; `-` reads an archive or
+    /// a Dockerfile from standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
     /// Name of the image, NAME or NAME:TAG; may be given several times
     #[arg(short, long, value_name = "NAME")]
     pub(crate) tag: Vec<String>,
-    /// Dockerfile (default: CONTEXT/Dockerfile); `-` reads it from standard input
+    /// Dockerfile (default: CONTEXT/Dockerfile), a path or an address; `-` reads it from standard
+    /// input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<String>,
     /// Set a build argument, NAME=VALUE; NAME alone takes the value from the environment
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_arg: Vec<String>,
-    /// Another context, NAME=FOLDER or NAME=docker-image://REFERENCE
+    /// Another context, NAME=VALUE: a folder, a Git repository, an address,
+    /// docker-image://REFERENCE or oci-layout://FOLDER
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
     /// Stage to build (default: the last one)

@@ -31,9 +31,14 @@ pub(crate) async fn fetch(
     let fetched = match place {
         ContextPlace::Folder(..) | ContextPlace::Fetched(_) => return Ok(plan),
         ContextPlace::Git(source) => {
-            let name = "[internal] load git source";
-            let fetch = |task| async move { session.sources.git(source, &task).await };
-            Fetched::files(fetcher.task(name, fetch).await?)
+            let mut sources = session.sources.clone();
+            if let Some(agent) = plan.ssh_agent.clone().filter(|_| is_ssh(&source.remote)) {
+                sources = sources.with_ssh_agent(agent);
+            }
+            let remote = kiln_registry::without_credentials(&source.remote);
+            let name = format!("[internal] load git source {remote}");
+            let fetch = |task| async move { sources.git(source, &task).await };
+            Fetched::files(fetcher.task(&name, fetch).await?)
         }
         ContextPlace::Http(source) => fetcher.web_context(source).await?,
         ContextPlace::Stdin => fetcher.standard_input().await?,
@@ -185,6 +190,11 @@ impl Fetcher<'_> {
         let error = anyhow!("there is no `{name}` in the build context");
         Err(Failure::user(error).with_hint("name the Dockerfile with --file"))
     }
+}
+
+/// The user's agent signs for the context that the user typed, not for what a Dockerfile names.
+fn is_ssh(remote: &str) -> bool {
+    remote.starts_with("ssh://") || !remote.contains("://")
 }
 
 /// Returns the files to look for: `Dockerfile` has other spellings.

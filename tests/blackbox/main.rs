@@ -14,6 +14,7 @@ mod support;
 
 mod bases;
 mod caching;
+mod contexts;
 mod damaged;
 mod errors;
 mod fixtures;
@@ -28,6 +29,7 @@ mod ordinary_user;
 mod outputs;
 mod parallel;
 mod peers;
+mod remote;
 mod screen;
 mod secrets;
 mod ssh;

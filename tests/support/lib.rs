@@ -13,6 +13,7 @@ mod registry;
 mod ssh;
 mod tree;
 mod user;
+mod web;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub(crate) use registry::{Registry, free_port, make_base};
 pub(crate) use ssh::{SshAgent, add_programs, make_key};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
+pub(crate) use web::{Asked, Web};
 
 /// How long a test waits for something that must happen before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

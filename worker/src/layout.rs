@@ -3,7 +3,7 @@
 //! Nothing in the folder is trusted: every blob is read through a descriptor below the folder,
 //! links are not followed, and what comes out has the digest and the size that it should have.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use kiln_cache::{Store, StoreError, open_beneath, open_dir};

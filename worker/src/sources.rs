@@ -14,6 +14,7 @@ mod repository;
 mod run_git;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_cache::{Context, KeyLock, Store};
@@ -37,6 +38,8 @@ pub struct Sources {
     client: Client,
     git: GitSettings,
     credentials: Credentials,
+    /// The socket of the agent to use where none was given.
+    ssh_agent: Option<PathBuf>,
 }
 
 /// What `git` is started with; nothing else of the environment reaches it.
@@ -78,6 +81,7 @@ impl Sources {
             client,
             git,
             credentials: Credentials::default(),
+            ssh_agent: None,
         }
     }
 
@@ -88,6 +92,13 @@ impl Sources {
             credentials,
             ..self
         }
+    }
+
+    /// Returns the same with an agent for when the user gave none.
+    #[must_use]
+    pub fn with_ssh_agent(mut self, socket: PathBuf) -> Self {
+        self.ssh_agent = Some(socket);
+        self
     }
 
     /// Returns the files of a context that is no folder.

@@ -17,7 +17,7 @@ fn shown(text: &str) -> String {
     ];
     for (name, text) in texts {
         if let Some(text) = text {
-            out += &format!(" {name}={text}");
+            out = format!("{out} {name}={text}");
         }
     }
     let flags = [

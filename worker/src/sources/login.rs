@@ -78,7 +78,10 @@ impl Sources {
 
     fn agent_login(&self, task: &Task) -> Result<Login, CredentialError> {
         let Some(agent) = self.credentials.agents.get(DEFAULT_AGENT) else {
-            return Ok(Login::default());
+            return Ok(Login {
+                agent: self.ssh_agent.clone(),
+                ..Login::default()
+            });
         };
         if let Some(socket) = agent.socket() {
             let agent = Some(socket.to_owned());

@@ -4,7 +4,8 @@
 //!   templates, no credential helpers, no prompts.
 //! - Only `http`, `https`, `ssh` and `git` are spoken, also by submodules: never `file`.
 //! - The environment is empty but for `PATH`, proxies and, if it was given, an agent of SSH. Keys of
-//!   hosts are kept in the store: the first one that is seen is trusted, as BuildKit does.
+//!   hosts are kept in the store: the first one that is seen is trusted, as BuildKit does. Keys of
+//!   the user that no agent holds are not used.
 //! - Output is bounded. What `git` says is shown on one line, without passwords.
 //! - When the future is dropped, `git` and all that it started are killed.
 
@@ -156,7 +157,8 @@ impl Git<'_> {
             // Not to be looked for, either.
             Place::Nowhere => command.env("GIT_DIR", "/dev/null/none").current_dir("/"),
             Place::New => command.current_dir("/"),
-            Place::Bare(dir) => command.arg(option("--git-dir=", dir)).current_dir(dir),
+            // Not by its name: what survives a kill must not get at what stands there then.
+            Place::Bare(dir) => command.arg("--git-dir=.").current_dir(dir),
             Place::Tree(dir) => {
                 command.arg(option("--git-dir=", &dir.join(".git")));
                 command.arg(option("--work-tree=", dir)).current_dir(dir)
@@ -290,7 +292,7 @@ fn option(name: &str, path: &Path) -> OsString {
 /// Returns a command for the shell that `git` starts: `ssh` without the user's configuration.
 fn ssh_command(known_hosts: &Path) -> OsString {
     let mut out = OsString::from(
-        "ssh -F /dev/null -o BatchMode=yes -o ConnectTimeout=30 \
+        "ssh -F /dev/null -o BatchMode=yes -o ConnectTimeout=30 -o IdentityFile=none \
          -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"",
     );
     // In quotes of ssh inside quotes of the shell.

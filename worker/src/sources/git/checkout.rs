@@ -77,7 +77,7 @@ impl Checkout<'_> {
                 None => open_dir(&work.0).map_err(SourceError::keep("checkout"))?,
                 Some(subdir) => open_subdir(&work.0, subdir, &url)?,
             };
-            take_files(from, &staging).map_err(SourceError::keep("checkout"))?;
+            take_files(&from, &staging).map_err(SourceError::keep("checkout"))?;
             commit(staging, time)
         })
         .await
@@ -202,10 +202,10 @@ fn open_subdir(dir: &Path, subdir: &str, url: &str) -> Result<OwnedFd, SourceErr
 }
 
 /// Moves all that is in a folder into the layer.
-fn take_files(from: OwnedFd, staging: &Staging) -> io::Result<()> {
+fn take_files(from: &OwnedFd, staging: &Staging) -> io::Result<()> {
     let to = open_dir(&staging.fs_dir())?;
     let mut names = Vec::new();
-    for entry in Dir::read_from(&from)? {
+    for entry in Dir::read_from(from)? {
         let name = entry?.file_name().to_owned();
         if !matches!(name.to_bytes(), b"." | b"..") {
             names.push(name);
