@@ -38,8 +38,8 @@ pub struct Sources {
     client: Client,
     git: GitSettings,
     credentials: Credentials,
-    /// The agent of the user, for when none was named.
-    usual_agent: Option<PathBuf>,
+    /// The socket of the agent to use where none was given.
+    ssh_agent: Option<PathBuf>,
 }
 
 /// What `git` is started with; nothing else of the environment reaches it.
@@ -81,7 +81,7 @@ impl Sources {
             client,
             git,
             credentials: Credentials::default(),
-            usual_agent: None,
+            ssh_agent: None,
         }
     }
 
@@ -94,10 +94,10 @@ impl Sources {
         }
     }
 
-    /// Returns the same with an agent that signs for SSH.
+    /// Returns the same with an agent for when the user gave none.
     #[must_use]
     pub fn with_ssh_agent(mut self, socket: PathBuf) -> Self {
-        self.usual_agent = Some(socket);
+        self.ssh_agent = Some(socket);
         self
     }
 

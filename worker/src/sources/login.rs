@@ -79,7 +79,7 @@ impl Sources {
     fn agent_login(&self, task: &Task) -> Result<Login, CredentialError> {
         let Some(agent) = self.credentials.agents.get(DEFAULT_AGENT) else {
             return Ok(Login {
-                agent: self.usual_agent.clone(),
+                agent: self.ssh_agent.clone(),
                 ..Login::default()
             });
         };
