@@ -9,7 +9,6 @@ mod config;
 mod copy;
 mod mounts;
 mod naming;
-mod paths;
 mod ports;
 mod remote;
 mod run;

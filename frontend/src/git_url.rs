@@ -13,6 +13,8 @@
 
 use kiln_graph::{GitSource, GitTimes, is_full_commit};
 
+use crate::paths;
+
 /// A Git repository, and what is wanted of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GitUrl {
@@ -337,17 +339,7 @@ fn times(value: &str) -> Result<GitTimes, GitUrlError> {
 
 /// Returns a path without `.`, `..` and slashes that mean nothing; it never climbs.
 fn clean_subdir(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
+    paths::clean(path).trim_start_matches('/').to_owned()
 }
 
 fn filled(text: &str) -> Option<String> {

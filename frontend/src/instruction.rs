@@ -1,7 +1,7 @@
 //! Typed instructions: what a Dockerfile says, before any variable is expanded.
 //!
 //! Everything that can be checked without knowing variables has been checked. An option that the
-//! language has and kiln does not (yet) is kept as a refusal: it fails a build that reaches it.
+//! language has and kiln cannot do is kept as a refusal: it fails a build that reaches it.
 
 use std::sync::Arc;
 

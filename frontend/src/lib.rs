@@ -9,7 +9,7 @@
 //!   words        a logical line to a name, flags and words
 //!   parse        logical lines to typed instructions
 //!   plan         what each stage stands on, and which stages count
-//!   refusals     what kiln does not build yet, told before images are asked for
+//!   refusals     what kiln cannot build or nobody allowed, told before images are asked for
 //!   unused       warnings about options without effect
 //!   lint         rules that a Dockerfile can break without being wrong
 //!   outline      what a build can be given: arguments, secrets, agents
@@ -18,9 +18,10 @@
 //! ```
 //!
 //! The crate is pure: no file, no network, no clock, no environment. What is wrong with a
-//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render()`] makes text of it, [`to_json()`] JSON.
+//! Dockerfile is data ([`Diagnostic`]) with a place in the text; [`render()`] makes text of it,
+//! [`to_json()`] JSON.
 //! The language is that of BuildKit's frontend; where that is odd, this is odd in the same way.
-//! What kiln does not build yet is refused in a sentence, never left out in silence.
+//! What kiln cannot build is refused in a sentence, never left out in silence.
 //!
 //! Invariant: every vertex that makes files makes exactly one layer on top of its input 0, so an
 //! image's layers are those of its base and one for each of [`Compiled::steps`] that has a layer.
@@ -44,6 +45,7 @@ mod lint;
 mod options;
 mod outline;
 mod parse;
+mod paths;
 mod plan;
 mod quote;
 mod reference;

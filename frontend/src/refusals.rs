@@ -1,4 +1,4 @@
-//! What kiln does not build (yet), as far as the text alone shows it.
+//! What a build is refused for by its text alone: what kiln cannot do, and what nobody allowed.
 //!
 //! A build that reaches such an instruction is refused before any image is asked for.
 
@@ -9,7 +9,7 @@ use crate::instruction::{Dockerfile, Instruction, Step};
 use crate::options::Options;
 use crate::plan::Plan;
 
-/// Returns a refusal for each instruction that the target needs and kiln does not build.
+/// Returns a refusal for each instruction that the target needs and that may not be built.
 pub(crate) fn refusals(file: &Dockerfile, options: &Options, plan: &Plan) -> Vec<Diagnostic> {
     let steps = plan.evaluated(file);
     let refusal = |step: &Step| step.refusal.clone().or_else(|| not_allowed(step, options));

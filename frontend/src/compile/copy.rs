@@ -5,7 +5,6 @@ use kiln_graph::{
     Principal,
 };
 
-use crate::compile::paths;
 use crate::compile::remote::{Place, input_number};
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::Diagnostic;
@@ -13,6 +12,7 @@ use crate::expand::Rules;
 use crate::heredoc::Heredoc;
 use crate::instruction::{CopyFiles, CopyKind, Step};
 use crate::lines::Word;
+use crate::paths;
 use crate::plan::Origin;
 
 /// The name of the build context.

@@ -3,12 +3,12 @@
 use kiln_graph::{CacheMount, Input, Mount, MountKind, NewFolder, SecretMount, Sharing, SshMount};
 
 use crate::compile::copy::CONTEXT;
-use crate::compile::paths;
 use crate::compile::remote::input_number;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::instruction::{Run, Step};
 use crate::parse::mount::{MountFlag, MountOptions, MountType};
+use crate::paths;
 
 /// The argument that keeps the cache mounts of one project from those of another.
 const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use kiln_graph::{Input, MakeDir, Meta, Op, VertexId};
 
 use crate::compile::naming::Naming;
-use crate::compile::paths;
 use crate::compile::{Build, DEFAULT_PATH, State};
 use crate::diagnostic::Diagnostic;
 use crate::instruction::{Arg, Instruction, Pair, Step};
 use crate::lines::Word;
 use crate::options::HistoryStep;
+use crate::paths;
 use crate::plan::{Origin, expanded};
 
 /// Arguments for tools around the build, which no step sees.

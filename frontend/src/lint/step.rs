@@ -17,6 +17,7 @@ use crate::lint::rules::{
 use crate::lint::variables::{similar, used};
 use crate::lint::{Lint, Phase};
 use crate::options::Options;
+use crate::paths;
 use crate::quote::quoted;
 
 /// An instruction and what it stands on.
@@ -245,7 +246,7 @@ fn ignored(lint: &mut Lint, view: &StepView<'_>, kind: CopyKind, word: &Word) {
     let Some(source) = source.filter(|source| !is_remote(source)) else {
         return;
     };
-    let path = cleaned(&source);
+    let path = paths::cleaned(&source);
     let is_ignored = match path.as_str() {
         "." | "/" => context.ignores_everything(),
         path => context.is_ignored(path),
@@ -259,27 +260,6 @@ fn ignored(lint: &mut Lint, view: &StepView<'_>, kind: CopyKind, word: &Word) {
         let message =
             format!("Attempting to {command} file {path} that is excluded by .dockerignore");
         lint.warn(Phase::Step, &COPY_IGNORED_FILE, word.span, message);
-    }
-}
-
-/// Returns the shortest form of a path, `.` for an empty one; a leading slash stays.
-fn cleaned(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    let is_absolute = path.starts_with('/');
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if is_absolute => {}
-            part => parts.push(part),
-        }
-    }
-    match (is_absolute, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
     }
 }
 
@@ -355,23 +335,4 @@ fn shell_form(lint: &mut Lint, view: &StepView<'_>, command: &CommandLine) {
 fn typed_name(lint: &Lint, span: Span) -> String {
     let note = lint.notes.of(span.start);
     note.map_or_else(String::new, |note| note.name().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_cleaned_as_go_does() {
-        for (path, expected) in [
-            ("", "."),
-            ("./", "."),
-            ("/", "/"),
-            ("./a//b/", "a/b"),
-            ("/a/../..", "/"),
-            ("a/../../b", "../b"),
-        ] {
-            assert_eq!(cleaned(path), expected, "{path}");
-        }
-    }
 }

@@ -1,7 +1,7 @@
-//! Paths inside an image: joined and cleaned as text, without looking at any file.
+//! Paths inside an image or a source: joined and cleaned as text, without looking at any file.
 
 /// Returns an absolute path without `.`, `..` and double slashes.
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -17,7 +17,7 @@ pub(super) fn clean(path: &str) -> String {
 
 /// Returns a source without `.` and `..`; one that climbs above its root starts with `/../`, for
 /// messages: it is looked for below the root all the same.
-pub(super) fn source(path: &str) -> String {
+pub(crate) fn source(path: &str) -> String {
     let mut depth = 0_usize;
     for part in path.split('/') {
         match part {
@@ -32,7 +32,7 @@ pub(super) fn source(path: &str) -> String {
 
 /// Returns a source whose parents are kept: where it is looked for, `/./`, and the path that is
 /// kept, both without `.` and `..`.
-pub(super) fn pivoted(path: &str) -> String {
+pub(crate) fn pivoted(path: &str) -> String {
     let (root, kept) = path.split_once("/./").unwrap_or(("", path));
     let (root, kept) = (clean(root), clean(kept));
     format!("{}/.{kept}", root.trim_end_matches('/'))
@@ -40,7 +40,7 @@ pub(super) fn pivoted(path: &str) -> String {
 
 /// Returns a path without `.`, `..` in its middle and double slashes; a relative one stays so,
 /// and an empty one is `.`.
-pub(super) fn cleaned(path: &str) -> String {
+pub(crate) fn cleaned(path: &str) -> String {
     if path.starts_with('/') {
         return clean(path);
     }
@@ -61,7 +61,7 @@ pub(super) fn cleaned(path: &str) -> String {
 }
 
 /// Returns `path` as seen from `dir`; an absolute path stays as written.
-pub(super) fn from_dir(dir: &str, path: &str) -> String {
+pub(crate) fn from_dir(dir: &str, path: &str) -> String {
     if path.is_empty() {
         return if dir.is_empty() { "/" } else { dir }.to_owned();
     }
@@ -73,7 +73,7 @@ pub(super) fn from_dir(dir: &str, path: &str) -> String {
 
 /// Returns the destination of a copy: absolute, with a slash at its end if it was written as a
 /// directory.
-pub(super) fn destination(dir: &str, path: &str) -> String {
+pub(crate) fn destination(dir: &str, path: &str) -> String {
     let path = if path.is_empty() { "." } else { path };
     let is_directory = path.ends_with('/') || path == "." || path.ends_with("/.");
     let cleaned = clean(&from_dir(dir, path));
@@ -124,10 +124,12 @@ mod tests {
     fn relative_paths_stay_relative() {
         for (path, expected) in [
             ("", "."),
+            ("./", "."),
             ("a/./b//c/", "a/b/c"),
             ("a/..", "."),
             ("../../a/../b", "../../b"),
             ("/../a", "/a"),
+            ("/a/../..", "/"),
         ] {
             assert_eq!(cleaned(path), expected, "{path}");
         }
