@@ -279,3 +279,24 @@ fn opened_files(log: &str, context: &Path) -> Vec<String> {
     files.dedup();
     files
 }
+
+#[test]
+fn what_all_steps_are_shown_runs_them_again() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    const RUN: &str = "RUN hostname; cat /etc/hosts; df /dev/shm";
+    let context = Context::new(&format!("ARG BASE\nFROM $BASE\n{RUN}\n"));
+    let build = |args: &[&str]| lab.build(&context).args(args).ok();
+    build(&[]).ran(&[RUN]);
+    for option in [
+        "--add-host=peer:10.0.0.1",
+        "--shm-size=1m",
+        "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=other",
+    ] {
+        build(&[option]).ran(&[RUN]);
+        build(&[option]).cached(&[RUN]);
+    }
+    // Where a host is may differ from machine to machine.
+    build(&["--add-host=peer:10.0.0.2"]).cached(&[RUN]);
+}

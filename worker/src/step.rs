@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_cache::{Kind, Layer, Mtime, Placeholder, Staging, Store, Tree, scan_step};
-use kiln_graph::{Digest, Exec, Network, Security};
+use kiln_graph::{Digest, Encoder, Exec, Network, Security};
 use kiln_runtime::{Cancel, Device, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
@@ -32,6 +32,22 @@ pub struct StepSettings {
     pub shm_size: Option<u64>,
     /// Secrets and agents that steps may ask for.
     pub credentials: Credentials,
+}
+
+impl StepSettings {
+    /// Writes what decides about a step. As in BuildKit, the names of further hosts do and their
+    /// addresses do not: those differ from machine to machine.
+    pub(crate) fn encode(&self, encoder: &mut Encoder) {
+        encoder.text(&self.hostname);
+        encoder.number(self.extra_hosts.len() as u64);
+        for (name, _) in &self.extra_hosts {
+            encoder.text(name);
+        }
+        match self.shm_size {
+            None => encoder.variant(0),
+            Some(size) => encoder.variant(1).number(size),
+        };
+    }
 }
 
 /// The sandbox, made when the first step needs it: a build that runs nothing probes nothing.
@@ -353,5 +369,36 @@ impl<'a> Output<'a> {
         })?;
         let from = self.tail.len().saturating_sub(TAIL);
         Ok(self.tail.split_off(from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_a_step_can_see_decide_about_it() {
+        let key = |settings: &StepSettings| {
+            let mut encoder = Encoder::new("test");
+            settings.encode(&mut encoder);
+            encoder.finish()
+        };
+        let host = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+        let first = StepSettings {
+            hostname: "a".to_owned(),
+            extra_hosts: vec![host("peer", "10.0.0.1")],
+            shm_size: None,
+            credentials: Credentials::default(),
+        };
+        let (mut named, mut hosts, mut shm, mut address) =
+            (first.clone(), first.clone(), first.clone(), first.clone());
+        named.hostname = "b".to_owned();
+        hosts.extra_hosts.push(host("other", "10.0.0.1"));
+        shm.shm_size = Some(0);
+        address.extra_hosts[0].1 = "10.0.0.2".to_owned();
+        for other in [named, hosts, shm] {
+            assert_ne!(key(&first), key(&other), "{other:?}");
+        }
+        assert_eq!(key(&first), key(&address));
     }
 }

@@ -1,7 +1,7 @@
 //! The worker: keys, lookups and runs of vertices on one machine.
 //!
 //! Keys, by op (`H` hashes the canonical encoding, under the name of the op):
-//! - exec: `H(op, snapshot, what its mounts show of other inputs)`;
+//! - exec: `H(op, snapshot, settings of all steps, what its mounts show of other inputs)`;
 //! - copy: `H(op, destination snapshot, what is selected as it will land)`; a linked copy is not
 //!   made with a look at its destination, and its key is without it;
 //! - make directory: `H(op, snapshot)`;
@@ -175,6 +175,7 @@ impl Worker for LocalWorker {
         if let Op::Exec(op) = &vertex.op {
             encoder.value(&Op::Exec(mounts::keyed_op(op)));
             encoder.value(&base_of(inputs).id());
+            self.settings.encode(&mut encoder);
             return self.key_of_mounts(encoder, op, inputs, task).await;
         }
         encoder.value(&vertex.op);
