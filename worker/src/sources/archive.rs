@@ -86,7 +86,10 @@ impl Sources {
         let Some(node) = source.tree.get(&real) else {
             return Ok(None);
         };
-        let failed = || SourceError::keep(path);
+        let failed = || {
+            let what = path.to_owned();
+            move |source| SourceError::Read { what, source }
+        };
         let opened = source.open(source.tree.file_of(node)).map_err(failed())?;
         let mut bytes = Vec::new();
         opened

@@ -26,6 +26,14 @@ pub enum SourceError {
         /// Why not.
         source: io::Error,
     },
+    /// A file of what was fetched cannot be read.
+    #[error("cannot read `{what}` of the build context")]
+    Read {
+        /// The file.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// A compressed file that holds no archive.
     #[error("`{0}` is compressed, but holds no tar archive")]
     NoArchive(String),

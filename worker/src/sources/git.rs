@@ -91,14 +91,14 @@ impl Sources {
     }
 }
 
-/// Where `.git` is kept, the layer depends on the reference, too.
+/// Where `.git` is kept, the layer depends on what the reference is called there, too.
 fn memo_key(source: &GitSource, address: &Address, resolved: &Resolved) -> Digest {
     let keeps_git = source.keep_git_dir && source.subdir.is_none();
     let object = match &resolved.commit {
         Some(commit) if !keeps_git => commit,
         _ => &resolved.object,
     };
-    let name = source.reference.as_deref().filter(|_| keeps_git);
+    let name = resolved.name.as_deref().filter(|_| keeps_git);
     let options = format!(
         "git-dir={keeps_git} submodules={} times={}",
         source.submodules,

@@ -37,7 +37,8 @@ impl Repository {
         format: &str,
         task: &Task,
     ) -> Result<Self, WorkerError> {
-        let key = key_of("git repository", &[&git.address.remote, format]);
+        // Without the password: it is nobody's key, and one that changes fetches nothing anew.
+        let key = key_of("git repository", &[&git.address.shown, format]);
         let lock = wait_for_key(store, &key, task).await?;
         let dir = store.kept_dir("git")?.join(key.hex());
         let (aside, known) = (store.temp_path(), dir.clone());
