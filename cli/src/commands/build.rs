@@ -1,7 +1,8 @@
 //! `kiln build`: Dockerfile to graph, graph to layers, layers to wherever they go.
 
+mod telling;
+
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
@@ -10,13 +11,10 @@ use futures_util::stream::FuturesUnordered;
 use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
-use kiln_frontend::{
-    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, Span, render,
-    to_json,
-};
-use kiln_graph::{Digest, Meta, Platform, SourceLines, VertexId};
+use kiln_frontend::{Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options};
+use kiln_graph::{Digest, Platform, VertexId};
 use kiln_registry::Reference;
-use kiln_solver::{Reporter, SolveError, SolveOptions, Task, blocking, solve};
+use kiln_solver::{Reporter, SolveOptions, Task, blocking, solve};
 use kiln_worker::{
     ContextFiles, LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError,
 };
@@ -24,11 +22,10 @@ use tokio::sync::mpsc;
 
 use crate::args::Diagnostics;
 use crate::commands::call::Report;
-use crate::excerpt;
 use crate::export::{push_names, push_progress};
 use crate::image::{self, Assembly};
 use crate::plan::BuildPlan;
-use crate::report::{Failure, FailureKind};
+use crate::report::Failure;
 use crate::session::Session;
 
 /// A platform's image, built.
@@ -357,132 +354,6 @@ impl Build<'_> {
         }
         Ok(())
     }
-
-    fn rendered(&self, diagnostics: &[Diagnostic], color: bool) -> String {
-        let source = &self.plan.dockerfile;
-        render(diagnostics, &source.name, &source.text, color)
-    }
-
-    /// Returns a warning with its place, or as plain lines if it has none.
-    fn warning_text(&self, warning: &Diagnostic) -> String {
-        if warning.span.is_none() {
-            return unplaced_text(warning);
-        }
-        let text = self.rendered(std::slice::from_ref(warning), false);
-        // Whoever shows it says that it is a warning.
-        let text = text.strip_prefix("warning: ").unwrap_or(&text);
-        text.trim_end().to_owned()
-    }
-
-    fn tell(&self, warning: &Diagnostic) {
-        match self.diagnostics {
-            Diagnostics::Json => {
-                let text = self.json(std::slice::from_ref(warning));
-                // Nobody reads it when standard error is closed; the build goes on.
-                let _unseen = std::io::stderr().write_all(text.as_bytes());
-            }
-            Diagnostics::Text => self.reporter.warn(self.warning_text(warning)),
-        }
-    }
-
-    /// Tells the warnings of all platforms, each once.
-    pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
-        let mut told: Vec<&Diagnostic> = Vec::new();
-        for warning in warnings {
-            if !told.contains(&warning) {
-                self.tell(warning);
-                told.push(warning);
-            }
-        }
-    }
-
-    pub(crate) fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
-        let n = diagnostics.len();
-        let message = match n {
-            1 => format!("`{}` cannot be built", self.plan.dockerfile.name),
-            _ => format!(
-                "`{}` cannot be built: {n} errors",
-                self.plan.dockerfile.name
-            ),
-        };
-        let failure = Failure::user(anyhow::Error::msg(message));
-        match self.diagnostics {
-            Diagnostics::Json => failure.with_json(self.json(diagnostics)),
-            Diagnostics::Text => failure.with_excerpt(self.rendered(diagnostics, self.color)),
-        }
-    }
-
-    fn json(&self, diagnostics: &[Diagnostic]) -> String {
-        let source = &self.plan.dockerfile;
-        to_json(diagnostics, &source.name, &source.text)
-    }
-
-    /// The step's output is in the progress; here is only what happened, and where.
-    fn solve_failure_as_json(&self, meta: &Meta, error: SolveError<WorkerError>) -> Failure {
-        let (kind, error) = match error {
-            SolveError::StepFailed { failure, .. } => {
-                (FailureKind::Step, anyhow::Error::msg(failure.message))
-            }
-            error => (FailureKind::User, error.into()),
-        };
-        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
-        let text = &self.plan.dockerfile.text;
-        let diagnostic = match meta.lines {
-            Some(lines) => Diagnostic::error(span_of(lines, text), chain.join(": ")),
-            None => Diagnostic::option(chain.join(": ")),
-        };
-        Failure::new(kind, error).with_json(self.json(&[diagnostic]))
-    }
-
-    fn solve_failure(&self, compiled: &Compiled, error: SolveError<WorkerError>) -> Failure {
-        let meta = &compiled.graph.vertex(error.vertex()).meta;
-        if self.diagnostics == Diagnostics::Json {
-            return self.solve_failure_as_json(meta, error);
-        }
-        let lines = meta
-            .lines
-            .map(|lines| excerpt::of_source(&self.plan.dockerfile, lines));
-        let lines = lines.unwrap_or_default();
-        match error {
-            SolveError::StepFailed { failure, .. } => {
-                let log = excerpt::of_log(&meta.name, &failure.log_tail);
-                Failure::new(FailureKind::Step, anyhow::Error::msg(failure.message))
-                    .with_excerpt(log + &lines)
-            }
-            error => {
-                let hint = hint_of(&error);
-                let failure = Failure::user(error).with_excerpt(lines);
-                match hint {
-                    Some(hint) => failure.with_hint(hint),
-                    None => failure,
-                }
-            }
-        }
-    }
-}
-
-/// Returns what the user can do about an error that knows.
-fn hint_of(error: &SolveError<WorkerError>) -> Option<String> {
-    match error {
-        SolveError::Worker {
-            source: WorkerError::Credential(source),
-            ..
-        } => source.hint(),
-        _ => None,
-    }
-}
-
-/// Returns the bytes of some lines, without the last line break.
-fn span_of(lines: SourceLines, text: &str) -> Span {
-    let (mut start, mut end, mut at) = (text.len(), text.len(), 0);
-    for (number, line) in (1..=lines.last).zip(text.split_inclusive('\n')) {
-        if number == lines.first {
-            start = at;
-        }
-        end = at + line.trim_end().len();
-        at += line.len();
-    }
-    Span::new(start, end.max(start))
 }
 
 /// Returns true for outputs that are images, not file trees.
@@ -491,33 +362,4 @@ pub(crate) fn is_image(kind: OutputKind) -> bool {
         kind,
         OutputKind::Image | OutputKind::Oci | OutputKind::Docker
     )
-}
-
-fn unplaced_text(warning: &Diagnostic) -> String {
-    match &warning.help {
-        Some(help) => format!("{}\n{help}", warning.message),
-        None => warning.message.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_are_whole_lines() {
-        let text = "FROM a\nRUN b \\\n  c\nRUN d\n";
-        let at = |first, last| &text[span_of(SourceLines { first, last }, text).range()];
-        assert_eq!(at(2, 3), "RUN b \\\n  c");
-        assert_eq!(at(4, 4), "RUN d");
-        assert_eq!(at(9, 9), "");
-    }
-
-    #[test]
-    fn warnings_without_a_place_are_plain_lines() {
-        let warning = Diagnostic::option("build argument `A` is not used");
-        assert_eq!(unplaced_text(&warning), "build argument `A` is not used");
-        let text = unplaced_text(&warning.with_help("leave it out"));
-        assert_eq!(text, "build argument `A` is not used\nleave it out");
-    }
 }
