@@ -9,14 +9,17 @@
 //! contexts/HEX            stat table of one build context
 //! memos/HEX               what is known of a file or a repository elsewhere
 //! git/HEX/                a bare repository: what was fetched from one address
+//! git/known_hosts         keys of SSH hosts, each trusted when it was seen first
+//! sandbox/                what the runtime needs to start steps
 //! locks/HEX               held while a process makes what has this key
 //! mounts/HEX/N/           folders of cache mounts, which change
 //! tmp/SESSION/            what one process is writing; its lock file is held while it lives
 //! ```
 //!
-//! Invariants: content (but that of cache mounts) is immutable and appears by rename, complete; whatever a killed process
-//! left in `tmp` belongs to a session whose lock is free, and the next [`Store::open`] removes
-//! it. A database row may name content that is gone: that is a miss, never an error.
+//! Invariants: content (but that of cache mounts) is immutable and appears by rename, complete;
+//! whatever a killed process left in `tmp` belongs to a session whose lock is free, and the next
+//! [`Store::open`] removes it. A database row may name content that is gone: that is a miss, never
+//! an error.
 
 use std::fs::{self, File};
 use std::io;
