@@ -3,7 +3,7 @@
 //! Compiled for tests and, with the feature `fuzzing`, for the folder `fuzz`; no other code may
 //! use it. Each function panics where its property does not hold, and returns nothing.
 
-mod print;
+mod excerpts;
 
 use std::collections::HashMap;
 
@@ -89,7 +89,7 @@ pub fn parser(text: &str) {
         Ok(file) => {
             tree_is_inside(&file, text);
             spans_are_inside(file.warnings(), text);
-            print::assert_is_stable(&file, text);
+            excerpts::assert_is_stable(&file, text);
             compiler(&file, text);
         }
         Err(errors) => are_told(&errors, text),
@@ -97,7 +97,7 @@ pub fn parser(text: &str) {
 }
 
 fn tree_is_inside(file: &Dockerfile, text: &str) {
-    for span in print::spans(&format!("{:?}{:?}", file.global_args, file.stages)) {
+    for span in excerpts::spans(&format!("{:?}{:?}", file.global_args, file.stages)) {
         is_inside(span, text);
     }
 }

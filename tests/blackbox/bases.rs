@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::support::{
-    Context, Flow, Kiln, Lab, Proxy, Registry, command, copy_to_registry, make_base, repository,
-    require_tools, run,
+    Context, Flow, Kiln, Lab, Proxy, Registry, command, copy_to_registry, make_base,
+    make_certificates, repository, require_tools, run,
 };
 
 const DOCKERFILE: &str = "ARG BASE\nFROM $BASE\nRUN echo it runs > /ran\n";
@@ -220,17 +220,4 @@ fn own_certificate_authority_is_trusted_when_given() {
         .arg(&ca)
         .ok()
         .ran(&[STEP]);
-}
-
-/// Makes an authority, and a certificate of it for the loopback address.
-fn make_certificates(dir: &Path) {
-    fs::write(dir.join("extension"), "subjectAltName=IP:127.0.0.1").unwrap();
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    for line in [
-        &format!("req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=ca -days 2"),
-        &format!("req {key} -keyout server.key -out server.csr -subj /CN=server"),
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile extension",
-    ] {
-        run(command("openssl").args(line.split(' ')).current_dir(dir));
-    }
 }

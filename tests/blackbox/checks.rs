@@ -203,6 +203,20 @@ fn a_build_tells_of_findings_at_its_end() {
 }
 
 #[test]
+fn checks_that_a_file_skips_are_not_made() {
+    let (kiln, context) = (Kiln::new(), Context::new(""));
+    context.write(
+        "Dockerfile",
+        "# check=skip=FromAsCasing;error=true\nFROM scratch as a\nCOPY f /\n",
+    );
+    context.write("f", "");
+    kiln.build(&context).ok();
+    context.edit("skip=FromAsCasing", "skip=LegacyKeyValueFormat");
+    let expected = "lint violation found for rules: FromAsCasing";
+    kiln.build(&context).fails(1).says(&[expected]);
+}
+
+#[test]
 fn violations_end_a_build_that_asks_for_it() {
     let (kiln, context) = (Kiln::new(), Context::new(""));
     context.write(

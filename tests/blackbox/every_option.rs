@@ -142,11 +142,13 @@ fn has_flag(texts: &str, instruction: &str, flag: &str) -> bool {
     })
 }
 
-/// Returns the mounts, each as its fields.
+/// Returns the mounts, each as its fields: flags, and what tests put behind `--mount=` later.
 fn mounts(texts: &str) -> Vec<Vec<&str>> {
-    let texts = texts.split("--mount=").skip(1);
-    let ends = |c: char| c.is_whitespace() || c == '"';
-    let mounts = texts.map(|text| text.split(ends).next().unwrap_or_default());
+    let words = texts.split(|c: char| c.is_whitespace() || c == '"');
+    let mounts = words.filter_map(|word| match word.strip_prefix("--mount=") {
+        None => Some(word).filter(|word| word.starts_with("type=")),
+        mount => mount,
+    });
     mounts.map(|mount| mount.split(',').collect()).collect()
 }
 

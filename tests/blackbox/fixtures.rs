@@ -88,6 +88,10 @@ fixtures! {
     bom_and_crlf "bom-and-crlf",
     add_archives "add-archives",
     add_files_and_folders "add-files-and-folders",
+    add_links_and_excludes "add-links-and-excludes",
+    onbuild_triggers "onbuild-triggers",
+    run_security "run-security",
+    directives "directives",
 }
 
 /// Copies a fixture to a folder in which modes do not depend on the checkout.

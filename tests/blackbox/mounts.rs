@@ -71,9 +71,14 @@ fn what_is_written_to_a_bind_mount_is_thrown_away() {
             "RUN --mount=source=folder,target=/a,rw echo new > /a/new; rm /a/file; ls /a > /out\n\
              RUN --mount=source=folder,target=/a,readwrite=true ls /a >> /out\n\
              RUN --mount=from=other,source=/opt,target=/a,rw rm /a/file\n\
-             RUN --mount=from=other,source=/opt,target=/a,ro=true ls /a >> /out",
+             RUN --mount=from=other,source=/opt,target=/a,ro=true ls /a >> /out\n\
+             RUN --mount=type=bind,from=other,source=/opt,target=/a,readonly \
+             touch /a/new 2> /dev/null || echo refused >> /out",
         );
-        assert_eq!(seen(lab, &context, &[]), "new\nsub\nfile\nsub\nfile\n");
+        assert_eq!(
+            seen(lab, &context, &[]),
+            "new\nsub\nfile\nsub\nfile\nrefused\n"
+        );
         assert_eq!(context.read("folder/file"), "content\n");
     });
 }
@@ -171,11 +176,11 @@ fn cache_mounts_have_names_owners_and_parts() {
 }
 
 /// Two stages that run at once, for they wait for each other in a shared cache mount.
-fn two_at_once(options: &str, script: &str) -> Context {
+fn two_at_once(mount: &str, script: &str) -> Context {
     let stage = |own: &str, other: &str| {
         format!(
             "FROM $BASE AS {own}\n\
-             RUN --mount=type=cache,id=meet,target=/meet --mount=type=cache,target=/c,{options} \
+             RUN --mount=type=cache,id=meet,target=/meet --mount={mount} \
              touch /meet/{own} /c/{own}; \
              timeout 60 sh -c 'until [ -e /meet/{other} ]; do sleep 0.05; done'; {script} > /{own}\n"
         )
@@ -190,22 +195,28 @@ fn shared_caches_are_used_together_and_private_ones_alone() {
     let Some(lab) = Lab::require() else {
         return;
     };
-    let said = |options: &str| {
-        let dest = lab.kiln.out(&options[..4]);
-        lab.build(&two_at_once(options, "sleep 0.2; ls /c"))
+    let said = |name: &str, mount: &str| {
+        let dest = lab.kiln.out(name);
+        lab.build(&two_at_once(mount, "sleep 0.2; ls /c"))
             .arg("--no-cache")
             .arg("-o")
             .arg(output("local", &dest))
             .ok();
         ["one", "two"].map(|name| fs::read_to_string(dest.join(name)).unwrap())
     };
-    assert_eq!(said("id=a,sharing=shared"), ["one\ntwo\n", "one\ntwo\n"]);
+    assert_eq!(
+        said("together", "type=cache,target=/c,id=a,sharing=shared"),
+        ["one\ntwo\n", "one\ntwo\n"]
+    );
     // Marks of the first build would let the second one's stages pass each other by.
     let meet = Context::new(
         "ARG BASE\nFROM $BASE\nRUN --mount=type=cache,id=meet,target=/meet rm /meet/*\n",
     );
     lab.build(&meet).ok();
-    assert_eq!(said("id=b,sharing=private"), ["one\n", "two\n"]);
+    assert_eq!(
+        said("alone", "type=cache,target=/c,id=b,sharing=private"),
+        ["one\n", "two\n"]
+    );
 }
 
 #[test]

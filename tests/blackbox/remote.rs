@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::support::{
-    Asked, Context, Flow, Kiln, Proxy, Web, assert_store_is_clean, command, require_tools, run,
-    text,
+    Asked, Context, Flow, Kiln, Proxy, TlsWeb, Web, assert_store_is_clean, command, require_tools,
+    run, text,
 };
 
 /// Builds a folder's context into a folder.
@@ -69,9 +69,11 @@ fn a_file_is_downloaded_once_and_asked_about() {
 fn a_file_with_a_checksum_is_not_asked_about_again() {
     let (web, kiln) = (Web::start(), Kiln::new());
     web.write("file", "hello\n");
-    let sum = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    let sum = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
     let url = web.url("file");
-    let context = Context::new(&format!("FROM scratch\nADD --checksum={sum} {url} /\n"));
+    let context = Context::new(&format!(
+        "FROM scratch\nADD --checksum=sha256:{sum} {url} /\n"
+    ));
     build(&kiln, &context, &[]);
     build(&kiln, &context, &[]);
     assert_eq!(web.take_requests().len(), 1);
@@ -80,6 +82,20 @@ fn a_file_with_a_checksum_is_not_asked_about_again() {
     let outcome = other.build(&context).fails(1);
     outcome.says(&["digest mismatch", sum, "Dockerfile:2"]);
     assert_store_is_clean(&other.root(), web.host());
+}
+
+#[test]
+fn files_come_from_servers_whose_certificate_is_trusted() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let (web, kiln) = (TlsWeb::start(), Kiln::new());
+    web.write("file", "over TLS\n");
+    let host = web.host();
+    let context = Context::new(&format!("FROM scratch\nADD https://{host}/file /\n"));
+    let authority = format!("--ca-file={}", web.authority().display());
+    let dest = build(&kiln, &context, &[&authority]);
+    assert_eq!(read(&dest, "file"), "over TLS\n");
 }
 
 #[test]
@@ -183,8 +199,10 @@ fn git_dir_is_kept_on_demand_and_holds_no_password() {
     }
     let (web, kiln) = (Web::start(), Kiln::new());
     web.repository("r.git", HISTORY);
-    let url = format!("http://user:s3cret@{}/smart/r.git", web.host());
-    let context = Context::new(&format!("FROM scratch\nADD --keep-git-dir {url}#v1 /\n"));
+    let host = web.host();
+    let context = Context::new(&format!(
+        "FROM scratch\nADD --keep-git-dir http://user:s3cret@{host}/smart/r.git#v1 /\n"
+    ));
     let dest = build(&kiln, &context, &[]);
     let git = |args: &[&str]| {
         let mut git = command("git");

@@ -82,70 +82,93 @@ fn options_are_obeyed(lab: &Lab) {
     let stat = "stat -c '%a %u:%g'";
     for (mount, script, expected) in [
         (
-            "id=token,mode=0440,uid=1000,gid=50",
+            "type=secret,id=token,mode=0440,uid=1000,gid=50",
             format!("{stat} /run/secrets/token"),
             "440 1000:50",
         ),
         (
-            "id=token,mode=04777",
+            "type=secret,id=token,mode=04777",
             format!("{stat} /run/secrets/token"),
             "777 0:0",
         ),
         (
-            "id=token,target=/a/b",
+            "type=secret,id=token,target=/a/b",
             "wc -c < /a/b; ls /run 2> /dev/null || true".to_owned(),
             "21",
         ),
-        ("id=token,dst=rel", "wc -c < /root/rel".to_owned(), "21"),
-        ("id=token,destination=/a", "wc -c < /a".to_owned(), "21"),
-        ("target=/x/token", "wc -c < /x/token".to_owned(), "21"),
         (
-            "source=token",
+            "type=secret,id=token,dst=rel",
+            "wc -c < /root/rel".to_owned(),
+            "21",
+        ),
+        (
+            "type=secret,id=token,destination=/a",
+            "wc -c < /a".to_owned(),
+            "21",
+        ),
+        (
+            "type=secret,target=/x/token",
+            "wc -c < /x/token".to_owned(),
+            "21",
+        ),
+        (
+            "type=secret,source=token",
             "wc -c < /run/secrets/token".to_owned(),
             "21",
         ),
         (
-            "src=token,required",
+            "type=secret,src=token,required",
             "wc -c < /run/secrets/token".to_owned(),
             "21",
         ),
         (
-            "id=token,env=A",
+            "type=secret,id=token,env=A",
             "echo ${#A}; ls /run 2> /dev/null || true".to_owned(),
             "21",
         ),
         (
-            "id=token,env=A,target=/a",
+            "type=secret,id=token,env=A,target=/a",
             "echo ${#A}; wc -c < /a".to_owned(),
             "21\n21",
         ),
-        ("id=token,env=PRESET", "echo ${#PRESET}".to_owned(), "21"),
         (
-            "id=none",
+            "type=secret,id=token,env=PRESET",
+            "echo ${#PRESET}".to_owned(),
+            "21",
+        ),
+        (
+            "type=secret,id=none",
             "ls /run/secrets 2> /dev/null || echo none".to_owned(),
             "none",
         ),
-        ("id=none,env=A", "echo \"[${A-unset}]\"".to_owned(), "[]"),
-        ("id=none,env=PRESET", "echo \"[$PRESET]\"".to_owned(), "[]"),
         (
-            "id=none,env=A,target=/a",
+            "type=secret,id=none,env=A",
+            "echo \"[${A-unset}]\"".to_owned(),
+            "[]",
+        ),
+        (
+            "type=secret,id=none,env=PRESET",
+            "echo \"[$PRESET]\"".to_owned(),
+            "[]",
+        ),
+        (
+            "type=secret,id=none,env=A,target=/a",
             "echo \"[${A-unset}]\"; ls /a 2> /dev/null || echo none".to_owned(),
             "[]\nnone",
         ),
         (
-            "id=empty,required=true",
+            "type=secret,id=empty,required=true",
             "wc -c < /run/secrets/empty".to_owned(),
             "0",
         ),
         (
-            "id=empty,env=A,required=true",
+            "type=secret,id=empty,env=A,required=true",
             "echo \"[$A]\"".to_owned(),
             "[]",
         ),
     ] {
-        let lines = format!(
-            "ENV PRESET=base\nWORKDIR /root\nRUN --mount=type=secret,{mount} ({script}) > /out"
-        );
+        let lines =
+            format!("ENV PRESET=base\nWORKDIR /root\nRUN --mount={mount} ({script}) > /out");
         let given = [
             "--secret",
             "id=token,env=TOKEN",

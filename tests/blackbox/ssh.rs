@@ -13,7 +13,7 @@ const TOOLS: &[&str] = &["ssh-agent", "ssh-add", "ssh-keygen", "ldd"];
 fn context(mount: &str, script: &str) -> Context {
     let dockerfile = format!(
         "ARG BASE\nFROM $BASE AS run\nCOPY root /\n\
-         RUN --mount=type=ssh{mount} <<'EOF'\n{{\n{script}\n}} > /out\nEOF\n\
+         RUN --mount={mount} <<'EOF'\n{{\n{script}\n}} > /out\nEOF\n\
          FROM scratch\nCOPY --from=run /out /\n"
     );
     let context = Context::new(&dockerfile);
@@ -53,7 +53,7 @@ if ssh-add /tmp/new 2> /dev/null || ssh-add -D 2> /dev/null || ssh-add -d /tmp/k
 then echo changed; fi
 ssh-add -L"
     );
-    let context = context(",required", &script);
+    let context = context("type=ssh,required", &script);
     let build = || lab.build(&context).args(["--ssh", "default"]);
     let build = build().env("SSH_AUTH_SOCK", agent.socket());
     let expected = format!("signed\n/run/buildkit/ssh_agent.0\n600 0:0 socket\n{before}");
@@ -69,7 +69,7 @@ fn a_step_signs_with_keys_of_files() {
     let Some(lab) = Lab::require().filter(|_| require_tools(TOOLS)) else {
         return;
     };
-    let context = context("", &format!("{SIGN}; ssh-add -L | wc -l"));
+    let context = context("type=ssh", &format!("{SIGN}; ssh-add -L | wc -l"));
     let kinds: &[&[&str]] = &[
         &["-t", "ed25519"],
         &["-t", "ecdsa"],
@@ -161,27 +161,27 @@ fn options_are_obeyed(lab: &Lab) {
     let usual = "/run/buildkit/ssh_agent";
     for (mount, script, expected) in [
         (
-            ",mode=0666,uid=1000,gid=50",
+            "type=ssh,mode=0666,uid=1000,gid=50",
             format!("{stat} $SSH_AUTH_SOCK"),
             format!("666 1000:50 {usual}.0"),
         ),
         (
-            ",id=one,target=/a/b",
+            "type=ssh,id=one,target=/a/b",
             format!("{stat} $SSH_AUTH_SOCK; {SIGN}"),
             "600 0:0 /a/b\nsigned".to_owned(),
         ),
         (
-            " --mount=type=ssh,id=one",
+            "type=ssh --mount=type=ssh,id=one",
             format!("{stat} {usual}.*; echo $SSH_AUTH_SOCK"),
             format!("600 0:0 {usual}.0\n600 0:0 {usual}.1\n{usual}.0"),
         ),
         (
-            ",id=none",
+            "type=ssh,id=none",
             "ls /run 2> /dev/null; echo $SSH_AUTH_SOCK".to_owned(),
             format!("{usual}.0"),
         ),
         (
-            ",id=none --mount=type=ssh,id=one",
+            "type=ssh,id=none --mount=type=ssh,id=one",
             format!("ls {usual}.0 2> /dev/null; {stat} {usual}.1"),
             format!("600 0:0 {usual}.1"),
         ),
@@ -190,7 +190,7 @@ fn options_are_obeyed(lab: &Lab) {
         let build = lab.build(&context).args(["--ssh", &one, "--ssh", &other]);
         assert_eq!(seen(lab, build).trim_end(), expected, "{mount}");
     }
-    let context = context("", "echo $SSH_AUTH_SOCK");
+    let context = context("type=ssh", "echo $SSH_AUTH_SOCK");
     context.edit("COPY root /\n", "ENV SSH_AUTH_SOCK=/mine\n");
     assert_eq!(
         seen(lab, lab.build(&context).args(["--ssh", &other])),

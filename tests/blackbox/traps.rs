@@ -44,6 +44,16 @@ fn trap_01_unreachable_stages_are_not_even_resolved() {
     lab.build(&Context::new(&dockerfile))
         .ok()
         .ran(&["RUN true"]);
+    // Each way to need a stage makes it reachable.
+    for need in [
+        "COPY --from=unused /x /",
+        "RUN --mount=from=unused,target=/x true",
+        "FROM unused",
+    ] {
+        let needing = dockerfile.replace("RUN true", need);
+        let outcome = lab.build(&Context::new(&needing)).fails(USER);
+        outcome.says(&["Dockerfile:2", "nowhere:1"]).ran(&[]);
+    }
     for mistake in [
         "COPPY a b",
         "COPY --frm=a b c",
@@ -68,17 +78,22 @@ fn trap_02_wildcards_match_whole_paths_and_may_match_nothing() {
         ("d/b.txt", "b"),
         ("d/e/c.txt", "c"),
         ("e/d/x", "x"),
+        ("e/d/y", "y is longer"),
     ];
     let tree = tree(
         &lab,
-        "COPY *.txt /top/\nCOPY */*.txt /one/\nCOPY d* /matched/\nCOPY *.md /none/\nCOPY d/[a-b].t?t /class/\n",
+        "COPY *.txt /top/\nCOPY */*.txt /one/\nCOPY d* /matched/\nCOPY *.md /none/\nCOPY d/[a-b].t?t /class/\n\
+         COPY e/*/? /last\nCOPY e/d/y /y\n",
         &files,
     );
     assert_eq!(paths_below(&tree, "/top"), ["a.txt"]);
     assert_eq!(paths_below(&tree, "/one"), ["b.txt"]);
     assert_eq!(paths_below(&tree, "/matched"), ["b.txt", "e", "e/c.txt"]);
     assert_eq!(paths_below(&tree, "/class"), ["b.txt"]);
+    assert_eq!(tree.get("/none"), "0755 0:0 dir");
     assert_eq!(paths_below(&tree, "/none"), [""; 0]);
+    let (of_y, of_last) = (tree.get("/y"), tree.get("/last"));
+    assert_eq!(of_last, of_y, "the last one in the order of names wins");
     let missing = context("COPY x.md /\n", &files);
     lab.build(&missing)
         .fails(USER)
@@ -90,26 +105,29 @@ fn trap_03_a_trailing_slash_makes_a_folder() {
     let Some(lab) = Lab::require() else { return };
     let tree = tree(
         &lab,
-        "RUN mkdir /there\nCOPY f /file\nCOPY f /there\nCOPY f /slash/\nCOPY f /dot/.\nCOPY dir /contents\nCOPY dir/ /contents/\n",
+        "RUN mkdir /there\nCOPY f /file\nCOPY f /there\nCOPY f /slash/\nCOPY f /dot/.\nCOPY dir /c\nCOPY dir/ /c-slash\nCOPY dir/. /c-dot/\n",
         &[("f", "f"), ("dir/x", "x")],
     );
-    for path in ["/file", "/there/f", "/slash/f", "/dot/f", "/contents/x"] {
+    for path in ["/file", "/there/f", "/slash/f", "/dot/f"] {
         assert!(tree.get(path).contains(" file "), "{path}");
+    }
+    for dir in ["/c", "/c-slash", "/c-dot"] {
+        assert_eq!(paths_below(&tree, dir), ["x"], "the contents of a folder");
     }
 }
 
 #[test]
 fn trap_04_copying_onto_folders_merges() {
     let Some(lab) = Lab::require() else { return };
-    let base = "RUN mkdir -p /d/sub /over/f && chmod 700 /d /d/sub && echo old > /d/old && echo x > /plain\n";
+    let base = "RUN mkdir -p /d/sub /over/f && chmod 700 /d /d/sub && chown 5:6 /d /d/sub && echo old > /d/old && echo x > /plain\n";
     let files = [("src/new", "new"), ("src/sub/n", "n"), ("f", "f")];
     let built = tree(&lab, &format!("{base}COPY src /d\n"), &files);
     assert!(
-        built.get("/d").starts_with("0700 "),
-        "the target keeps its mode"
+        built.get("/d").starts_with("0700 5:6 "),
+        "the target keeps its mode and owner"
     );
     assert!(
-        built.get("/d/sub").starts_with("0755 "),
+        built.get("/d/sub").starts_with("0755 0:0 "),
         "nested folders take that of the source"
     );
     assert_eq!(paths_below(&built, "/d"), ["new", "old", "sub", "sub/n"]);
@@ -126,7 +144,7 @@ fn trap_05_links_are_followed_at_the_source_and_inside_the_root() {
     let Some(lab) = Lab::require() else { return };
     let context = context(
         "RUN mkdir /real && ln -s /real /abs && ln -s ../../../real /up\n\
-         COPY link /followed\nCOPY linked /contents\nCOPY linked/x /through\nCOPY dir /tree\n\
+         COPY link /followed\nCOPY linked /contents\nCOPY linked/x /through\nCOPY linked/* /globbed/\nCOPY dir /tree\n\
          COPY f /abs/one\nCOPY f /up/two\n",
         &[("f", "f"), ("dir/x", "x")],
     );
@@ -138,6 +156,7 @@ fn trap_05_links_are_followed_at_the_source_and_inside_the_root() {
         "/followed",
         "/contents/x",
         "/through",
+        "/globbed/x",
         "/real/one",
         "/real/two",
     ] {
@@ -199,6 +218,14 @@ fn trap_08_keys_of_copies_hold_modes_but_no_times_and_no_names() {
     lab.build(&context).ok().ran(&[COPY]);
     context.chmod("f", 0o644);
     lab.build(&context).ok().cached(&[COPY]);
+    context.write("elsewhere/f", "f");
+    context.edit(COPY, "COPY elsewhere/f /one");
+    lab.build(&context).ok().cached(&["COPY elsewhere/f /one"]);
+    // Names inside of a folder count.
+    context.edit("COPY elsewhere/f /one", "COPY elsewhere /all");
+    lab.build(&context).ok().ran(&["COPY elsewhere /all"]);
+    fs::rename(context.join("elsewhere/f"), context.join("elsewhere/g")).unwrap();
+    lab.build(&context).ok().ran(&["COPY elsewhere /all"]);
 }
 
 #[test]
@@ -286,6 +313,9 @@ fn trap_13_deleted_files_become_whiteouts() {
         &[],
     );
     assert_eq!(image.layer(2), ["d/", "d/.wh.a", "etc/", "etc/.wh.group"]);
+    let linked = "RUN mkdir /d && touch /d/a\nRUN rm /d/a\nCOPY --link f /d/a\n";
+    let linked = self::image(&lab, linked, &[("f", "f")]);
+    assert_eq!(linked.layer(3), ["d/", "d/a"], "it deletes nothing below");
     let failing = context("RUN rm /nothing\n", &[]);
     lab.build(&failing).fails(STEP_FAILED);
 }

@@ -73,6 +73,13 @@ fn trap_15_names_have_supplementary_groups_and_numbers_have_none() {
         "a bare id is looked up"
     );
     assert_eq!(ids("1000:50"), "50");
+    let home = |head: &str| {
+        let dockerfile = format!("{head}\nRUN echo $HOME > /tmp/home\n");
+        text_of(&lab, &dockerfile, "tmp/home").trim().to_owned()
+    };
+    let of_passwd = "RUN sed -i 's,^www:.*,www:x:1000:50::/of-www:/bin/sh,' /etc/passwd\nUSER www";
+    assert_eq!(home(of_passwd), "/of-www");
+    assert_eq!(home(&format!("{of_passwd}\nENV HOME=/set")), "/set");
     let unknown = on_busybox("USER nobody-knows-me\nRUN true\n");
     lab.build(&unknown)
         .fails(3)
@@ -85,11 +92,12 @@ fn trap_16_history_has_the_texts_of_buildkit() {
     let Some(lab) = Lab::require() else { return };
     let image = image(
         &lab,
-        "ARG A=1\nARG B\nENV k=v\nRUN true\nCOPY f /f\nCMD [\"x\"]\nWORKDIR /x\nEXPOSE 80\nVOLUME /a\n\
+        "ARG A=0\nARG A=1\nARG B\nENV k=v\nONBUILD RUN x\nRUN true\nCOPY f /f\nCMD [\"x\"]\nWORKDIR /x\nEXPOSE 80\nVOLUME /a\n\
          SHELL [\"/bin/sh\", \"-c\"]\nHEALTHCHECK --interval=5s CMD x\n",
         &[("f", "f")],
     );
     let expected = [
+        "ARG A=0",
         "ARG A=1",
         "ARG B",
         "ENV k=v",
@@ -113,8 +121,10 @@ fn trap_17_an_image_is_as_old_as_its_last_step() {
     let Some(lab) = Lab::require() else { return };
     let context = on_busybox("RUN echo x > /x\nENV A=1\n");
     let image = lab.image_of(lab.build(&context));
-    let last = image.config["history"].as_array().unwrap().last().unwrap();
-    assert_eq!(image.config["created"], last["created"]);
+    let history = &image.config["history"];
+    assert_eq!(image.config["created"], history[2]["created"]);
+    assert_eq!(history[1]["created"], history[2]["created"], "RUN and ENV");
+    let of_base = history[0].clone();
     let build = lab
         .build(&context)
         .arg("--build-arg=SOURCE_DATE_EPOCH=1000000000");
@@ -123,6 +133,10 @@ fn trap_17_an_image_is_as_old_as_its_last_step() {
     assert_eq!(
         image.config["history"][1]["created"],
         "2001-09-09T01:46:40Z"
+    );
+    assert_eq!(
+        image.config["history"][0], of_base,
+        "what was is not touched"
     );
 }
 
@@ -176,6 +190,7 @@ fn trap_21_triggers_fire_once_and_are_not_inherited() {
     assert_eq!(fired, "fired\nchild\ngrandchild\n");
     let image = lab.image(&child);
     assert_eq!(image.config["config"]["OnBuild"], Value::Null);
+    assert_eq!(image.config["config"]["Env"][1], "FIRED=yes");
     // A stage of the same file fires as well.
     let same = Context::new(
         "ARG BASE\nFROM $BASE AS one\nONBUILD RUN echo fired > /fired\nFROM one\nRUN cat /fired\n",

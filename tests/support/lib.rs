@@ -11,6 +11,7 @@ mod peers;
 mod proxy;
 mod registry;
 mod ssh;
+mod tls;
 mod tree;
 mod user;
 mod web;
@@ -29,6 +30,7 @@ pub(crate) use peers::{buildah, copy_to_registry, pull_with_skopeo, run_bundle, 
 pub(crate) use proxy::{Flow, Proxy};
 pub(crate) use registry::{Registry, free_port, make_base};
 pub(crate) use ssh::{SshAgent, add_programs, make_key};
+pub(crate) use tls::{TlsWeb, make_certificates};
 pub(crate) use tree::Tree;
 pub(crate) use user::User;
 pub(crate) use web::{Asked, Web};

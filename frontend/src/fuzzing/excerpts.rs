@@ -1,13 +1,16 @@
-//! A parsed file as text again, and whether that text parses to the same tree.
+//! A parsed file as text again, from excerpts of its own text, and whether that parses to the same.
 //!
-//! Instructions are printed as they stand in the file, which shows that their spans are right, or
+//! Instructions are taken out as they stand in the file, which shows that their spans are right, or
 //! on one line, which shows that joining lines changes nothing. Trees are compared as their
 //! `Debug` text without places, so that no field of any instruction is forgotten.
+//!
+//! `fixtures/print.rs` does the opposite: it has nothing but the tree, and writes every instruction
+//! in words of its own, which shows that the tree holds all that the text meant.
 
 use std::fmt::Write as _;
 
 use crate::diagnostic::Span;
-use crate::instruction::{Arg, Dockerfile, Stage, Step};
+use crate::instruction::{Arg, Dockerfile, Instruction, Stage, Step};
 use crate::parse;
 
 /// Longest instruction that is printed on one line; longer lines are refused.
@@ -59,7 +62,10 @@ fn from_line(stage: &Stage) -> String {
 
 fn step_lines(step: &Step, text: &str, joins: bool, escape: char) -> String {
     let written = &text[step.span.range()];
-    let can_join = !written.contains("<<") && step.code.len() < MAX_LINE;
+    // A trigger is kept with the blanks at its end, the line of a step is not.
+    let keeps_end =
+        matches!(&step.instruction, Instruction::Onbuild(text) if text.trim_end() != text);
+    let can_join = !written.contains("<<") && !keeps_end && step.code.len() < MAX_LINE;
     let line = if joins && can_join {
         &step.code
     } else {
