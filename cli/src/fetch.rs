@@ -135,7 +135,9 @@ impl Fetcher<'_> {
         let sources = &self.session.sources;
         let name = "[internal] load build context from standard input";
         self.task(name, |task| async move {
-            let file = sources.spool(CONTEXT_FILE, std::io::stdin()).await?;
+            let file = sources
+                .spool(CONTEXT_FILE, std::io::stdin(), MAX_DOCKERFILE)
+                .await?;
             let shown = "standard input";
             let unpacked = sources
                 .unpacked(&file, (CONTEXT_FILE, shown), &task)

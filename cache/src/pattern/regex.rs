@@ -314,17 +314,17 @@ impl Parser {
 
     /// Reads `[:alpha:]` and its like, if it is one; nothing if there is no such name.
     fn named_class(&mut self) -> Option<Option<Ranges>> {
-        let rest: String = self.chars[self.at..].iter().collect();
-        let Some((name, _)) = rest
-            .strip_prefix("[:")
-            .and_then(|rest| rest.split_once(":]"))
-        else {
+        let Some(rest) = self.chars[self.at..].strip_prefix(&['[', ':']) else {
             return Some(None);
         };
+        let Some(end) = rest.windows(2).position(|two| *two == [':', ']']) else {
+            return Some(None);
+        };
+        let name: String = rest[..end].iter().collect();
         self.at += name.chars().count() + 4;
         match name.strip_prefix('^') {
             Some(name) => Some(Some(complement(&named(name)?))),
-            None => Some(Some(named(name)?)),
+            None => Some(Some(named(&name)?)),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod telling;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
@@ -105,18 +106,38 @@ impl Build<'_> {
             target_platform: platform.clone(),
             ..self.plan.options.clone()
         };
-        let beside = |errors: Vec<Diagnostic>| match options.check {
-            true => [errors, kiln_frontend::findings(file, &options)].concat(),
-            false => errors,
+        // Checks look for names in the context, which can take long: a signal must still be heard.
+        let (file, given) = (Arc::new(file.clone()), options.clone());
+        let (images, resolved) = match self.images_of(&file, &options).await {
+            Ok(found) => found,
+            Err(errors) if given.check => {
+                let findings = blocking(move || kiln_frontend::findings(&file, &given)).await;
+                return Err([errors, findings].concat());
+            }
+            Err(errors) => return Err(errors),
         };
+        let compiled = blocking(move || kiln_frontend::compile(&file, &given, &images)).await?;
+        Ok(Prepared {
+            platform: platform.clone(),
+            compiled,
+            resolved,
+        })
+    }
+
+    /// Resolves all images that the Dockerfile needs.
+    async fn images_of(
+        &self,
+        file: &Dockerfile,
+        options: &Options,
+    ) -> Result<(Images, HashMap<Digest, ResolvedImage>), Vec<Diagnostic>> {
         let (mut images, mut resolved) = (Images::new(), HashMap::new());
         loop {
-            let requests = kiln_frontend::requirements(file, &options, &images).map_err(beside)?;
+            let requests = kiln_frontend::requirements(file, options, &images)?;
             if requests.is_empty() {
-                break;
+                return Ok((images, resolved));
             }
             // Triggers of what is found can need more.
-            for (key, image) in self.resolve_all(&requests).await.map_err(beside)? {
+            for (key, image) in self.resolve_all(&requests).await? {
                 let known = kiln_frontend::ResolvedImage {
                     reference: image.reference.clone(),
                     manifest: image.manifest,
@@ -126,12 +147,6 @@ impl Build<'_> {
                 resolved.insert(image.manifest, image);
             }
         }
-        let compiled = kiln_frontend::compile(file, &options, &images)?;
-        Ok(Prepared {
-            platform: platform.clone(),
-            compiled,
-            resolved,
-        })
     }
 
     /// Asks for images, all at once; says of each that fails why.

@@ -3,7 +3,7 @@
 //! Owners and modes are the archive's. What is unpacked is noted under the file's layer, so the
 //! same archive is unpacked once.
 
-use std::io::Read;
+use std::io::{self, Cursor, Read};
 use std::time::Instant;
 
 use kiln_cache::is_archive;
@@ -26,15 +26,23 @@ const COMPRESSED: [&[u8]; 4] = [
     &[0x28, 0xb5, 0x2f, 0xfd],
 ];
 
+/// How much of a stream decides whether it is an archive: more than the headers of an entry.
+const BEGINNING: u64 = 4 << 20;
+
 impl Sources {
-    /// Writes a stream into a snapshot with one file of this name.
+    /// Writes a stream into a snapshot with one file of this name. What does not begin as an
+    /// archive may have at most `limit` bytes.
     pub async fn spool(
         &self,
         name: &str,
         stream: impl Read + Send + 'static,
+        limit: u64,
     ) -> Result<Snapshot, WorkerError> {
         let (store, name) = (self.store.clone(), name.to_owned());
-        let write = move || WrittenFile::write(&store, &name, 0, stream)?.commit();
+        let write = move || {
+            let stream = limited(stream, limit).map_err(SourceError::keep(name.as_str()))?;
+            WrittenFile::write(&store, &name, 0, stream)?.commit()
+        };
         Ok(snapshot_of(blocking(write).await?))
     }
 
@@ -97,7 +105,7 @@ impl Sources {
             .read_to_end(&mut bytes)
             .map_err(failed())?;
         if bytes.len() as u64 > limit {
-            let error = std::io::Error::other(format!("it is longer than {limit} bytes"));
+            let error = io::Error::other(format!("it is longer than {limit} bytes"));
             return Err(failed()(error).into());
         }
         Ok(Some(bytes))
@@ -119,12 +127,43 @@ impl Sources {
     }
 }
 
+/// Returns the same stream, which fails past `limit` bytes unless it begins as an archive.
+fn limited(mut stream: impl Read + Send, limit: u64) -> io::Result<impl Read> {
+    let mut first = Vec::new();
+    Read::by_ref(&mut stream)
+        .take(BEGINNING)
+        .read_to_end(&mut first)?;
+    let is_compressed = COMPRESSED.iter().any(|magic| first.starts_with(magic));
+    let left = match is_compressed || is_archive(&first[..]) {
+        true => u64::MAX,
+        false => limit,
+    };
+    let inner = Cursor::new(first).chain(stream);
+    Ok(LimitedReader { inner, left })
+}
+
+/// Fails where more comes than is left.
+struct LimitedReader<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for LimitedReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let left = self.left.checked_sub(n as u64);
+        let too_long = || io::Error::other("it is no archive, and too large for a Dockerfile");
+        self.left = left.ok_or_else(too_long)?;
+        Ok(n)
+    }
+}
+
 /// Tells by the content whether a file is an archive.
 fn holds_archive(source: &Source, name: &str, shown: &str) -> Result<bool, WorkerError> {
     let keep = || SourceError::keep(shown);
     let open = || {
         let node = source.tree.get(name.as_bytes());
-        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
         source.open(source.tree.file_of(node.ok_or_else(missing)?))
     };
     let mut first = Vec::new();
@@ -153,5 +192,44 @@ fn unpack_op(name: &str) -> Copy {
         link: false,
         parents: false,
         exclude: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_archive_may_be_long() {
+        let read = |first: &[u8]| {
+            let stream = Cursor::new(first.to_vec()).chain(io::repeat(b'x').take(10 << 20));
+            io::copy(&mut limited(stream, 5 << 20)?, &mut io::sink())
+        };
+        assert!(read(b"FROM scratch\n").is_err());
+        assert_eq!(read(b"BZh").unwrap(), (10 << 20) + 3);
+        assert_eq!(read(&tar_header()).unwrap(), (10 << 20) + 512);
+    }
+
+    /// The header of an empty file `f`.
+    fn tar_header() -> [u8; 512] {
+        let mut header = [0; 512];
+        header[0] = b'f';
+        header[148..156].fill(b' ');
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        let sum: u32 = header.iter().copied().map(u32::from).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        header
+    }
+
+    #[test]
+    fn a_short_stream_is_the_same() {
+        let mut text = String::new();
+        let stream = Cursor::new(b"FROM scratch\n");
+        limited(stream, 13)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "FROM scratch\n");
     }
 }
