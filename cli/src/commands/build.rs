@@ -11,8 +11,8 @@ use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
 use kiln_frontend::{
-    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, Span, render,
-    to_json,
+    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, Severity, Span,
+    help_for_request, render, to_json,
 };
 use kiln_graph::{Digest, Meta, Platform, SourceLines, VertexId};
 use kiln_registry::Reference;
@@ -55,6 +55,22 @@ pub(crate) struct Build<'a> {
     pub(crate) color: bool,
     /// How mistakes in the Dockerfile are told.
     pub(crate) diagnostics: Diagnostics,
+}
+
+impl<'a> Build<'a> {
+    pub(crate) fn new(
+        plan: &'a BuildPlan,
+        session: &'a Session,
+        (reporter, color, diagnostics): (&'a Reporter, bool, Diagnostics),
+    ) -> Self {
+        Self {
+            plan,
+            session,
+            reporter,
+            color,
+            diagnostics,
+        }
+    }
 }
 
 impl Build<'_> {
@@ -119,7 +135,7 @@ impl Build<'_> {
                 break;
             }
             // Triggers of what is found can need more.
-            for (key, image) in self.resolve_all(&requests).await.map_err(beside)? {
+            for (key, image) in self.resolve_all(file, &requests).await.map_err(beside)? {
                 let known = kiln_frontend::ResolvedImage {
                     reference: image.reference.clone(),
                     manifest: image.manifest,
@@ -140,6 +156,7 @@ impl Build<'_> {
     /// Asks for images, all at once; says of each that fails why.
     async fn resolve_all(
         &self,
+        file: &Dockerfile,
         requests: &[ImageRequest],
     ) -> Result<Vec<(ImageKey, ResolvedImage)>, Vec<Diagnostic>> {
         let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
@@ -155,7 +172,11 @@ impl Build<'_> {
                         .chain()
                         .map(ToString::to_string)
                         .collect();
-                    failed.push(Diagnostic::error(request.span, chain.join(": ")));
+                    let error = Diagnostic::error(request.span, chain.join(": "));
+                    failed.push(match help_for_request(file, request) {
+                        Some(help) => error.with_help(help),
+                        None => error,
+                    });
                 }
             }
         }
@@ -236,9 +257,7 @@ impl Build<'_> {
             .unwrap_or_default()
             .as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let store = &self.session.store;
-        let mut assembly =
-            image::assemble(store, &compiled, &values, now).map_err(Failure::user)?;
+        let mut assembly = image::assemble(&compiled, &values, now);
         if self.plan.squash {
             self.squash(&mut assembly).await?;
         }
@@ -292,7 +311,7 @@ impl Build<'_> {
                     None => open = false,
                     Some((vertex, value)) if wanted.contains(&vertex) => {
                         let top = value.snapshot().and_then(|s| s.layers().last().cloned());
-                        running.extend(top.map(|layer| self.send_layer(compiled, vertex, layer)));
+                        running.extend(top.map(|layer| self.send_layer(layer)));
                     }
                     Some(_) => {}
                 },
@@ -302,16 +321,8 @@ impl Build<'_> {
         Ok(())
     }
 
-    async fn send_layer(
-        &self,
-        compiled: &Compiled,
-        vertex: VertexId,
-        layer: SnapshotLayer,
-    ) -> Result<(), Failure> {
+    async fn send_layer(&self, layer: SnapshotLayer) -> Result<(), Failure> {
         let store = &self.session.store;
-        if !image::has_layer(store, compiled, vertex, &layer).map_err(Failure::user)? {
-            return Ok(());
-        }
         for output in self
             .plan
             .outputs
@@ -397,7 +408,8 @@ impl Build<'_> {
     }
 
     pub(crate) fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
-        let n = diagnostics.len();
+        let errors = diagnostics.iter();
+        let n = errors.filter(|d| d.severity == Severity::Error).count();
         let message = match n {
             1 => format!("`{}` cannot be built", self.plan.dockerfile.name),
             _ => format!(
