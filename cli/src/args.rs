@@ -1,9 +1,13 @@
 //! What was typed: clap structs, nothing resolved, nothing read.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 
 use crate::commands::call::{Call, Method};
 use crate::docker_flags::DockerFlags;
@@ -208,6 +212,9 @@ pub(crate) struct BuildArgs {
         value_name = "BOOL"
     )]
     pub(crate) check: bool,
+    /// `--call` stands behind `--check`.
+    #[arg(skip)]
+    pub(crate) call_is_last: bool,
     /// Print the graph instead of building
     #[arg(long, value_name = "WHAT")]
     pub(crate) print: Option<Print>,
@@ -220,6 +227,23 @@ pub(crate) struct BuildArgs {
     /// What docker has and kiln has not.
     #[command(flatten)]
     pub(crate) docker: DockerFlags,
+}
+
+impl Cli {
+    /// Reads a command line, the name of the program first.
+    pub(crate) fn read<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let (Command::Build(build), Some((_, found))) = (&mut cli.command, matches.subcommand())
+        {
+            let is_typed = |id: &str| found.value_source(id) == Some(ValueSource::CommandLine);
+            let place = |id: &str| found.index_of(id).filter(|_| is_typed(id));
+            build.call_is_last = place("call") > place("check");
+        }
+        Ok(cli)
+    }
 }
 
 fn call(text: &str) -> Result<Call, String> {
@@ -235,7 +259,8 @@ impl BuildArgs {
             ignore_status: false,
         };
         match self.call {
-            Some(call) if !self.check || call.method == Method::Check => Some(call),
+            Some(call) if !self.check || self.call_is_last => Some(call),
+            Some(call) if call.method == Method::Check => Some(call),
             _ => self.check.then_some(check),
         }
         .filter(|call| call.method != Method::Build)
@@ -311,7 +336,7 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Box<BuildArgs>, clap::Error> {
-        let cli = Cli::try_parse_from(["kiln", "build"].iter().chain(args))?;
+        let cli = Cli::read(["kiln", "build"].iter().chain(args))?;
         match cli.command {
             Command::Build(args) => Ok(args),
             other => panic!("{other:?}"),
@@ -361,5 +386,15 @@ mod tests {
         let args = parse(&["--pull", "--pull=false", "--target=a", "--target=b", "."]).unwrap();
         assert!(!args.pull);
         assert_eq!(args.target.as_deref(), Some("b"));
+        let method = |args: &[&str]| parse(args).unwrap().call().map(|call| call.method);
+        for (args, expected) in [
+            (&["--check", "--call=outline", "."][..], Method::Outline),
+            (&["--call=outline", "--check", "."], Method::Check),
+            (&["--call=outline", "--check=false", "."], Method::Outline),
+            (&["--check=false", "--call=targets", "."], Method::Targets),
+        ] {
+            assert_eq!(method(args), Some(expected), "{args:?}");
+        }
+        assert_eq!(method(&["--check", "--call=build", "."]), None);
     }
 }

@@ -130,7 +130,11 @@ async fn bundle(
         let prepared = blocking(move || prepare_image(&store, &image, &options)).await;
         images.push(prepared.map_err(Failure::user)?);
     }
-    let bundle = Bundle::new(images, options).map_err(Failure::user)?;
+    let bundle = match build.plan.makes_index {
+        true => Bundle::with_index(images, options),
+        false => Bundle::new(images, options),
+    };
+    let bundle = bundle.map_err(Failure::user)?;
     task.finished();
     Ok(bundle)
 }
@@ -290,6 +294,15 @@ async fn export_files(
         return Err(Failure::user(error).with_hint("build one --platform at a time"));
     };
     let dest = destination(output);
+    let dest = match (build.plan.makes_index, output.kind) {
+        // A folder for each platform, as if there were several.
+        (true, OutputKind::Local) => dest.join(one.platform.to_string().replace('/', "_")),
+        (true, _) => {
+            let error = anyhow::anyhow!("files for a platform of its own cannot go into a tar");
+            return Err(Failure::user(error).with_hint("leave BUILDKIT_MULTI_PLATFORM out"));
+        }
+        (false, _) => dest,
+    };
     let task = build
         .reporter
         .task(format!("writing {}", dest.display()), None);

@@ -195,7 +195,7 @@ impl Fetcher<'_> {
 }
 
 /// The user's agent signs for the context that the user typed, not for what a Dockerfile names.
-fn is_ssh(remote: &str) -> bool {
+pub(crate) fn is_ssh(remote: &str) -> bool {
     remote.starts_with("ssh://") || !remote.contains("://")
 }
 

@@ -25,22 +25,6 @@ pub(crate) fn snapshot_of(values: &Values, vertex: Option<VertexId>) -> Snapshot
     value.and_then(Value::snapshot).cloned().unwrap_or_default()
 }
 
-/// Returns whether a step's layer belongs into the image: making a directory that is there
-/// makes none.
-pub(crate) fn has_layer(
-    store: &Store,
-    compiled: &Compiled,
-    vertex: VertexId,
-    layer: &SnapshotLayer,
-) -> Result<bool, StoreError> {
-    if !matches!(compiled.graph.vertex(vertex).op, Op::MakeDir(_)) {
-        return Ok(true);
-    }
-    Ok(store
-        .layer(&layer.id)?
-        .is_none_or(|layer| !layer.list.is_empty()))
-}
-
 /// Returns a layer in the form that an export starts from.
 pub(crate) fn image_layer(store: &Store, layer: &SnapshotLayer) -> Result<ImageLayer, StoreError> {
     let missing = || StoreError::Damaged {
@@ -104,12 +88,7 @@ impl Assembly {
 }
 
 /// Puts the layers and the history of an image together.
-pub(crate) fn assemble(
-    store: &Store,
-    compiled: &Compiled,
-    values: &Values,
-    now: i64,
-) -> Result<Assembly, StoreError> {
+pub(crate) fn assemble(compiled: &Compiled, values: &Values, now: i64) -> Assembly {
     let snapshot = snapshot_of(values, compiled.target);
     let n_made = compiled
         .steps
@@ -117,8 +96,8 @@ pub(crate) fn assemble(
         .filter(|step| step.layer.is_some())
         .count();
     let n_base = snapshot.layers().len().saturating_sub(n_made);
-    let (base, made) = snapshot.layers().split_at(n_base);
-    let mut layers = base.to_vec();
+    let layers = snapshot.layers().to_vec();
+    let (base, made) = layers.split_at(n_base);
     // What each layer came from, for those that the history does not speak of.
     let mut names: Vec<String> = base
         .iter()
@@ -126,33 +105,29 @@ pub(crate) fn assemble(
         .collect();
     let n_base_told = told(&compiled.image.history);
     let mut made = made.iter();
-    // For each step: its layer's time, if it has one; and whether the image gets a layer.
-    let mut times: Vec<(Option<i64>, bool)> = Vec::new();
+    // For each step: its layer's time, if it has one. A layer without files is one, too.
+    let mut times: Vec<Option<i64>> = Vec::new();
     for step in &compiled.steps {
         let Some(vertex) = step.layer else {
-            times.push((None, false));
+            times.push(None);
             continue;
         };
         let layer = made.next().expect("every vertex makes one layer");
-        let kept = has_layer(store, compiled, vertex, layer)?;
-        if kept {
-            layers.push(layer.clone());
-        }
         names.push(made_name(compiled, vertex));
-        times.push((Some(layer.created), kept));
+        times.push(Some(layer.created));
     }
     let mut config = compiled.image.clone();
     let base_time = config.created.as_deref().and_then(parse_time);
     let fallback = base_time.filter(|_| compiled.base.is_some()).unwrap_or(now);
     let limit = compiled.source_date_epoch.unwrap_or(i64::MAX);
     let filled = fill_times(&times, fallback);
-    for ((step, (_, kept)), time) in compiled.steps.iter().zip(&times).zip(&filled) {
+    for (step, time) in compiled.steps.iter().zip(&filled) {
         config.history.push(HistoryEntry {
             created: Some(format_time((*time).min(limit))),
             created_by: Some(step.created_by.clone()),
             author: None,
             comment: Some(COMMENT.to_owned()),
-            empty_layer: !kept,
+            empty_layer: step.layer.is_none(),
         });
     }
     let created = filled.last().copied().unwrap_or(fallback);
@@ -167,7 +142,7 @@ pub(crate) fn assemble(
         });
     }
     config.created = Some(format_time(created.min(limit)));
-    Ok(Assembly { layers, config })
+    Assembly { layers, config }
 }
 
 /// Returns how many layers a history speaks of.
@@ -203,11 +178,11 @@ fn made_name(compiled: &Compiled, vertex: VertexId) -> String {
 }
 
 /// An entry without a layer has the time of the layer before it, else of the one after it.
-fn fill_times(times: &[(Option<i64>, bool)], fallback: i64) -> Vec<i64> {
-    let first = times.iter().find_map(|(time, _)| *time);
+fn fill_times(times: &[Option<i64>], fallback: i64) -> Vec<i64> {
+    let first = times.iter().find_map(|time| *time);
     let mut last = first.unwrap_or(fallback);
     let mut filled = Vec::with_capacity(times.len());
-    for (time, _) in times {
+    for time in times {
         last = time.map_or(last, |time| time.max(last));
         filled.push(last);
     }
@@ -265,15 +240,9 @@ mod tests {
 
     #[test]
     fn entries_without_a_layer_take_a_neighbours_time() {
-        let times = [
-            (None, false),
-            (Some(5), true),
-            (None, false),
-            (Some(3), true),
-            (Some(9), false),
-        ];
+        let times = [None, Some(5), None, Some(3), Some(9)];
         assert_eq!(fill_times(&times, 1), [5, 5, 5, 5, 9]);
-        assert_eq!(fill_times(&[(None, false)], 7), [7]);
+        assert_eq!(fill_times(&[None], 7), [7]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod commands;
 mod context_names;
 mod docker_flags;
 mod environment;
+mod epoch;
 mod excerpt;
 mod export;
 mod fetch;

@@ -5,6 +5,7 @@ pub(crate) mod contexts;
 mod dockerfile;
 mod entitlements;
 mod find;
+mod multi_platform;
 mod outputs;
 mod secrets;
 mod ssh;
@@ -32,6 +33,7 @@ use crate::plan::build_args::build_args;
 use crate::plan::contexts::{ContextPlace, LayoutImage, main_context};
 use crate::plan::dockerfile::text_of;
 use crate::plan::find::{find_dockerfile, keeps_git_dir, lower_case};
+use crate::plan::multi_platform::makes_index;
 use crate::plan::outputs::outputs;
 use crate::plan::{secrets::secrets, ssh::agents};
 use crate::report::Failure;
@@ -68,6 +70,8 @@ pub(crate) struct BuildPlan {
     pub(crate) settings: StepSettings,
     /// Make one layer of all that is built.
     pub(crate) squash: bool,
+    /// Put images into an index, even one.
+    pub(crate) makes_index: bool,
     /// Ask registries for names that are known.
     pub(crate) refresh: bool,
     /// Steps at once.
@@ -121,7 +125,8 @@ impl BuildPlan {
             ..Options::for_platform(Platform::host())
         };
         let tags = tags(&args.tag)?;
-        let outputs = outputs(args, &tags, platforms.len(), env.is_stdout_terminal)?;
+        let makes_index = makes_index(&options.build_args, platforms.len())?;
+        let outputs = outputs(args, &tags, makes_index, env.is_stdout_terminal)?;
         if args.print.is_none() && args.call().is_none() {
             writable::check(args, &outputs)?;
         }
@@ -134,6 +139,7 @@ impl BuildPlan {
         let (refresh, jobs) = (args.pull, args.jobs);
         Ok(Self {
             squash: args.squash,
+            makes_index,
             dockerfile,
             dockerfile_place,
             options,
@@ -269,10 +275,14 @@ fn read_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreList, 
 fn platforms(written: &[String]) -> Result<Vec<Platform>, Failure> {
     let mut platforms: Vec<Platform> = Vec::new();
     for text in written {
-        let platform: Platform = text
-            .trim()
-            .parse()
-            .map_err(|error| Failure::usage(format!("--platform: {error}")))?;
+        let text = text.trim();
+        let platform: Platform = text.parse().map_err(|error| {
+            let failure = Failure::usage(format!("--platform: {error}"));
+            match kiln_frontend::nearest_platform(text) {
+                Some(meant) => failure.with_hint(format!("did you mean `{meant}`?")),
+                None => failure,
+            }
+        })?;
         if !platforms.contains(&platform) {
             platforms.push(platform);
         }

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use futures_util::future::{Either, select};
 use kiln_cache::Store;
 use kiln_runtime::Privilege;
@@ -15,6 +14,7 @@ use crate::args::{BuildArgs, Cli, Command, Diagnostics, Print, Progress};
 use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::{call, images, inspect};
 use crate::environment::Environment;
+use crate::epoch;
 use crate::export::{Facts, export, facts_alone};
 use crate::fetch::fetch;
 use crate::plan::BuildPlan;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors and go to standard output.
@@ -150,14 +150,13 @@ async fn build_and_show(
             reporter.warn(warning.as_str());
         }
         let result = until_stopped(async {
-            let plan = fetch(plan, session, &reporter).await?;
-            let build = Build {
-                plan: &plan,
-                session,
-                reporter: &reporter,
-                color,
-                diagnostics: args.diagnostics,
-            };
+            let context = plan.contexts[0].1.clone();
+            let mut plan = fetch(plan, session, &reporter).await?;
+            let told = (&reporter, color, args.diagnostics);
+            let epoch = epoch::resolved(&Build::new(&plan, session, told), &context).await?;
+            let epoch = epoch.map(|value| ("SOURCE_DATE_EPOCH".to_owned(), value));
+            plan.options.build_args.extend(epoch);
+            let build = Build::new(&plan, session, told);
             build_all(args, &build).await
         })
         .await;

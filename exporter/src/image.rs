@@ -145,12 +145,7 @@ pub fn assemble(
 impl Bundle {
     /// Bundles images: one stays as it is, several get an index.
     pub fn new(images: Vec<PreparedImage>, options: &ImageOptions) -> Result<Self, ExportError> {
-        let platforms: BTreeSet<&Platform> = images.iter().map(|image| &image.platform).collect();
-        if platforms.len() < images.len() {
-            return Err(ExportError::refused("two images are for the same platform"));
-        }
         match &images[..] {
-            [] => Err(ExportError::refused("there is no image to export")),
             [image] => {
                 let is_index = |annotation: &Annotation| annotation.target.is_index();
                 if options.annotations.iter().any(is_index) {
@@ -168,7 +163,18 @@ impl Bundle {
         }
     }
 
-    fn with_index(images: Vec<PreparedImage>, options: &ImageOptions) -> Result<Self, ExportError> {
+    /// Bundles images with an index, even one.
+    pub fn with_index(
+        images: Vec<PreparedImage>,
+        options: &ImageOptions,
+    ) -> Result<Self, ExportError> {
+        let platforms: BTreeSet<&Platform> = images.iter().map(|image| &image.platform).collect();
+        if platforms.len() < images.len() {
+            return Err(ExportError::refused("two images are for the same platform"));
+        }
+        if images.is_empty() {
+            return Err(ExportError::refused("there is no image to export"));
+        }
         let media_type = if options.is_oci() {
             media_type::OCI_INDEX
         } else {
@@ -316,6 +322,9 @@ mod tests {
             assert_eq!(both.root().media_type, list);
             let index: Index = serde_json::from_slice(both.root_bytes()).unwrap();
             assert_eq!(index.manifests[0], one.descriptor);
+            let indexed = Bundle::with_index(vec![one.clone()], &options).unwrap();
+            assert_eq!(indexed.root().media_type, list);
+            assert_eq!(indexed.blobs().len(), alone.blobs().len() + 1);
             // Two configs, two manifests, the index, and one layer that both share.
             assert_eq!(both.blobs().len(), 6);
             assert!(Bundle::new(vec![one.clone(), one], &options).is_err());

@@ -10,7 +10,7 @@ mod copy;
 mod mounts;
 mod naming;
 mod ports;
-mod remote;
+pub(crate) mod remote;
 mod run;
 mod signals;
 mod stage;
@@ -25,6 +25,7 @@ use crate::compile::naming::Naming;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::env::{Args, Env, proxies};
+use crate::epoch::NAME;
 use crate::instruction::Dockerfile;
 use crate::lint::rules::INVALID_BASE_IMAGE_PLATFORM;
 use crate::lint::{Lint, Phase};
@@ -51,7 +52,8 @@ pub fn compile(
         Ok(plan) => plan,
         Err(errors) => return Err(lint.beside(errors)),
     };
-    let source_date_epoch = source_date_epoch(file, options, &plan).map_err(|error| vec![error])?;
+    let source_date_epoch =
+        source_date_epoch(options, &plan.globals).map_err(|error| vec![error])?;
     let mut build = Build {
         file,
         options,
@@ -285,12 +287,12 @@ impl Build<'_> {
 
     fn finish(mut self, source_date_epoch: Option<i64>) -> Result<Compiled, Vec<Diagnostic>> {
         let is_error = |d: &Diagnostic| d.severity == Severity::Error;
-        let findings = self.finish_checks();
+        let (findings, ends_build) = self.finish_checks();
         let target = self.states[self.plan.target].take();
         let Some(target) = target.filter(|_| !self.diagnostics.iter().any(is_error)) else {
             self.diagnostics.retain(is_error);
             self.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
-            if self.options.check {
+            if self.options.check || ends_build {
                 self.diagnostics.extend(findings);
             }
             return Err(self.diagnostics);
@@ -416,13 +418,8 @@ fn finished_image(mut image: ImageConfig, options: &Options) -> ImageConfig {
 
 /// Returns the time that everything is given: from the build arguments, or from an `ARG` before
 /// the first `FROM`.
-fn source_date_epoch(
-    file: &Dockerfile,
-    options: &Options,
-    plan: &Plan,
-) -> Result<Option<i64>, Diagnostic> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = options.build_arg(NAME).or_else(|| plan.globals.get(NAME));
+fn source_date_epoch(options: &Options, globals: &Env) -> Result<Option<i64>, Diagnostic> {
+    let given = options.build_arg(NAME).or_else(|| globals.get(NAME));
     let text = given.unwrap_or_default();
     if text.is_empty() {
         return Ok(None);
@@ -430,15 +427,7 @@ fn source_date_epoch(
     if let Ok(seconds) = text.parse() {
         return Ok(Some(seconds));
     }
-    let names = file.stages.iter().filter_map(|stage| stage.name.as_deref());
-    let is_source = text == "context"
-        || options.named_contexts.contains_key(text)
-        || names
-            .into_iter()
-            .any(|name| name.eq_ignore_ascii_case(text));
-    let message = match is_source {
-        true => format!("kiln does not take `{NAME}` from a source such as `{text}`"),
-        false => format!("invalid `{NAME}`: `{text}` is no number of seconds"),
-    };
+    // Who builds has asked `epoch_source` what it names.
+    let message = format!("invalid `{NAME}`: `{text}` is no number of seconds");
     Err(Diagnostic::option(message).with_help("give the seconds since 1970, as `date +%s` does"))
 }

@@ -1,12 +1,13 @@
 //! Diagnostics as JSON for editors and CI: one document a line.
 //!
 //! ```json
-//! {"severity":"error","rule":null,"message":"…","help":"…","file":"Dockerfile",
+//! {"severity":"error","rule":null,"url":null,"message":"…","help":"…","file":"Dockerfile",
 //!  "start":{"line":2,"column":1},"end":{"line":2,"column":5},"bytes":{"start":7,"end":11}}
 //! ```
 //!
 //! Lines and columns are counted from 1, columns in characters; the end is behind the last one.
-//! What is not about the file but about options has `null` for `start`, `end` and `bytes`.
+//! A finding of the checks has the name of its rule, and the address that explains it if there is
+//! one. What is not about the file but about options has `null` for `start`, `end` and `bytes`.
 
 use serde_json::{Value, json};
 
@@ -35,7 +36,8 @@ fn document(diagnostic: &Diagnostic, file_name: &str, text: &str, lines: &LineIn
             Severity::Error => "error",
             Severity::Warning => "warning",
         },
-        "rule": Value::Null,
+        "rule": diagnostic.rule.map(|rule| rule.name),
+        "url": diagnostic.rule.and_then(|rule| rule.url),
         "message": diagnostic.message,
         "help": diagnostic.help,
         "file": file_name,
@@ -49,6 +51,7 @@ fn document(diagnostic: &Diagnostic, file_name: &str, text: &str, lines: &LineIn
 mod tests {
     use super::*;
     use crate::diagnostic::Span;
+    use crate::lint::rules::UNDEFINED_VAR;
 
     #[test]
     fn each_diagnostic_is_a_line() {
@@ -60,7 +63,7 @@ mod tests {
         let diagnostics = [
             Diagnostic::error(at("ü x\n\nRUN"), "wrong \"here\"\n"),
             Diagnostic::option("no such stage").with_help("name one"),
-            Diagnostic::warning(Span::new(900, 901), "behind the end"),
+            Diagnostic::warning(Span::new(900, 901), "behind the end").with_rule(&UNDEFINED_VAR),
         ];
         let out = to_json(&diagnostics, "Dockerfile", text);
         let lines: Vec<Value> = out
@@ -69,7 +72,7 @@ mod tests {
             .collect();
         assert_eq!(
             lines[0],
-            json!({"severity": "error", "rule": null, "message": "wrong \"here\"\n", "help": null,
+            json!({"severity": "error", "rule": null, "url": null, "message": "wrong \"here\"\n", "help": null,
                 "file": "Dockerfile", "start": {"line": 2, "column": 9},
                 "end": {"line": 4, "column": 4}, "bytes": {"start": 16, "end": 25}})
         );
@@ -78,6 +81,11 @@ mod tests {
             (&Value::Null, &json!("name one"))
         );
         assert_eq!(lines[2]["start"], json!({"line": 5, "column": 1}));
+        let url = "https://docs.docker.com/go/dockerfile/rule/undefined-var/";
+        assert_eq!(
+            (&lines[2]["rule"], &lines[2]["url"]),
+            (&json!("UndefinedVar"), &json!(url))
+        );
         assert_eq!(lines.len(), 3);
     }
 }

@@ -13,6 +13,7 @@
 //!   unused       warnings about options without effect
 //!   lint         rules that a Dockerfile can break without being wrong
 //!   outline      what a build can be given: arguments, secrets, agents
+//!   epoch        where `SOURCE_DATE_EPOCH` comes from
 //!   compile      stages to vertices, config and history
 //!   expand       quotes, escapes and variables of a word
 //! ```
@@ -30,6 +31,7 @@ mod compile;
 mod diagnostic;
 mod directives;
 mod env;
+mod epoch;
 mod expand;
 #[cfg(test)]
 mod fixtures;
@@ -57,6 +59,7 @@ mod words;
 
 pub use crate::compile::compile;
 pub use crate::diagnostic::{Diagnostic, Severity, Span};
+pub use crate::epoch::{EpochSource, epoch_source};
 pub use crate::git_url::{GitUrl, GitUrlError, git_url};
 pub use crate::instruction::{Dockerfile, StageOutline};
 pub use crate::json::to_json;
@@ -70,3 +73,4 @@ pub use crate::outline::{Outline, OutlineArg, OutlineMount};
 pub use crate::parse::{parse, parse_with_findings};
 pub use crate::plan::requirements;
 pub use crate::render::render;
+pub use crate::suggest::{help_for_request, nearest_platform};

@@ -21,7 +21,7 @@ use crate::plan::sources::Finder;
 use crate::plan::triggers::read_triggers;
 use crate::reference::familiar;
 use crate::refusals::refusals;
-use crate::suggest::nearest;
+use crate::suggest::{nearest, nearest_platform};
 
 /// What a stage stands on, or files are copied from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -336,7 +336,7 @@ fn platform(file: &Dockerfile, word: &Word, globals: &Env) -> Result<Platform, D
     }
     text.parse().map_err(|error| {
         let message = format!("failed to parse platform: {error}");
-        Diagnostic::error(word.span, message)
+        Diagnostic::error(word.span, message).with_suggestion(nearest_platform(&text))
     })
 }
 

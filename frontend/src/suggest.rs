@@ -1,5 +1,8 @@
 //! `did you mean`: the nearest of a few known words.
 
+use crate::instruction::Dockerfile;
+use crate::options::ImageRequest;
+
 /// Returns the word of `known` that `word` is most likely a slip of, if there is a close one.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
@@ -10,6 +13,47 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|&(distance, _)| distance <= allowed)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// Platforms that images are made for, in the forms that people write.
+const PLATFORMS: [&str; 20] = [
+    "linux/amd64",
+    "linux/arm64",
+    "linux/arm/v7",
+    "linux/arm/v6",
+    "linux/386",
+    "linux/ppc64le",
+    "linux/s390x",
+    "linux/riscv64",
+    "linux/loong64",
+    "linux/mips64le",
+    "windows/amd64",
+    "amd64",
+    "arm64",
+    "arm",
+    "386",
+    "ppc64le",
+    "s390x",
+    "riscv64",
+    "linux",
+    "local",
+];
+
+/// Returns the platform that `text` is most likely a slip of; `None` if it is a usual one.
+pub fn nearest_platform(text: &str) -> Option<&'static str> {
+    nearest(text, PLATFORMS).filter(|known| !known.eq_ignore_ascii_case(text))
+}
+
+/// Returns what to do about an image that could not be found: its name or its platform may be a
+/// slip.
+pub fn help_for_request(file: &Dockerfile, request: &ImageRequest) -> Option<String> {
+    let name = &request.reference;
+    let stages = file.stages.iter().filter_map(|stage| stage.name.as_deref());
+    if let Some(stage) = nearest(name, stages).filter(|stage| stage != name) {
+        return Some(format!("did you mean stage `{stage}`?"));
+    }
+    let platform = nearest_platform(&request.platform.to_string())?;
+    Some(format!("did you mean platform `{platform}`?"))
 }
 
 /// Returns how many characters must be added, left out, replaced or swapped with a neighbour.

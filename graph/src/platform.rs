@@ -26,6 +26,12 @@ pub struct Platform {
 )]
 pub struct ParsePlatformError(pub String);
 
+/// The architectures that Go knows, which are those that images can be for.
+const ARCHITECTURES: [&str; 15] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "sparc64", "wasm",
+];
+
 impl Platform {
     /// Returns the platform of a Linux architecture, in normal form.
     pub fn linux(architecture: &str) -> Self {
@@ -109,12 +115,18 @@ impl FromStr for Platform {
             ["local"] => Ok(Self::host()),
             // One word is an operating system or an architecture; kiln makes Linux images.
             ["linux"] => Ok(Self::normal("linux", std::env::consts::ARCH, None)),
-            [architecture] => Ok(Self::linux(architecture)),
+            [word] if is_architecture(word) => Ok(Self::linux(word)),
             [os, architecture] => Ok(Self::normal(os, architecture, None)),
             [os, architecture, variant] => Ok(Self::normal(os, architecture, Some(variant))),
             _ => Err(ParsePlatformError(text.to_owned())),
         }
     }
+}
+
+/// Returns true for an architecture that needs no operating system beside it to be understood.
+fn is_architecture(word: &str) -> bool {
+    let normal = Platform::linux(word).architecture;
+    ARCHITECTURES.contains(&normal.as_str())
 }
 
 impl Encode for Platform {
@@ -146,7 +158,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_platform() {
-        for text in ["", "linux/", "linux/a/b/c/d", "linux/a b"] {
+        for text in ["", "amd46", "linux/", "linux/a/b/c/d", "linux/a b"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

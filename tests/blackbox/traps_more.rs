@@ -57,6 +57,28 @@ fn trap_14_workdir_makes_folders_of_the_user() {
     let history = image.config["history"].as_array().unwrap();
     let is_empty = |at: usize| history[at]["empty_layer"] == true;
     assert!(!is_empty(4) && is_empty(5), "`WORKDIR /` makes no layer");
+    assert!(!is_empty(3), "a directory that is there is a layer, too");
+}
+
+#[test]
+fn trap_14_a_step_that_changes_nothing_is_an_empty_layer() {
+    let Some(lab) = Lab::require() else { return };
+    let context = on_busybox(
+        "COPY f /there/\nWORKDIR /there\nRUN true\nCOPY f /there/\nCOPY none* /there/\nENV A=1\n",
+    );
+    context.write("f", "x");
+    let image = lab.image_of(lab.build(&context));
+    let history = image.config["history"].as_array().unwrap();
+    let is_empty: Vec<bool> = history[history.len() - 6..]
+        .iter()
+        .map(|entry| entry["empty_layer"] == true)
+        .collect();
+    assert_eq!(is_empty, [false, false, false, false, false, true]);
+    let diff_ids = image.config["rootfs"]["diff_ids"].as_array().unwrap();
+    // Nothing is the same whatever made it.
+    let last = &diff_ids[diff_ids.len() - 4..];
+    assert!(last.iter().all(|id| *id == last[0]), "{last:?}");
+    assert_ne!(diff_ids[diff_ids.len() - 5], last[0]);
 }
 
 #[test]

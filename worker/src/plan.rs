@@ -5,6 +5,7 @@
 //! directories, and never turns one into the other.
 
 mod overrides;
+mod unchanged;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use kiln_cache::{
 use crate::error::CopyError;
 use crate::filter::{Item, Query, landing};
 use crate::plan::overrides::{NewDirs, apply_owner};
+use crate::plan::unchanged::drop_unchanged;
 use crate::select::{Selected, is_below};
 
 pub(crate) use crate::plan::overrides::Overrides;
@@ -211,6 +213,7 @@ impl<'a> Plan<'a> {
 
     /// Returns the layer: entries in order, parents of all of them included.
     pub(crate) fn finish(mut self) -> Vec<Planned> {
+        drop_unchanged(&mut self.changes, self.below);
         self.add_parents();
         let mut planned: Vec<Planned> = self.changes.into_values().collect();
         planned.sort_by(|a, b| kiln_cache::compare_paths(&a.entry.path, &b.entry.path));

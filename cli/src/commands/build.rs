@@ -12,7 +12,9 @@ use futures_util::stream::FuturesUnordered;
 use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
-use kiln_frontend::{Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options};
+use kiln_frontend::{
+    Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, help_for_request,
+};
 use kiln_graph::{Digest, Platform, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveOptions, Task, blocking, solve};
@@ -53,6 +55,22 @@ pub(crate) struct Build<'a> {
     pub(crate) color: bool,
     /// How mistakes in the Dockerfile are told.
     pub(crate) diagnostics: Diagnostics,
+}
+
+impl<'a> Build<'a> {
+    pub(crate) fn new(
+        plan: &'a BuildPlan,
+        session: &'a Session,
+        (reporter, color, diagnostics): (&'a Reporter, bool, Diagnostics),
+    ) -> Self {
+        Self {
+            plan,
+            session,
+            reporter,
+            color,
+            diagnostics,
+        }
+    }
 }
 
 impl Build<'_> {
@@ -137,7 +155,7 @@ impl Build<'_> {
                 return Ok((images, resolved));
             }
             // Triggers of what is found can need more.
-            for (key, image) in self.resolve_all(&requests).await? {
+            for (key, image) in self.resolve_all(file, &requests).await? {
                 let known = kiln_frontend::ResolvedImage {
                     reference: image.reference.clone(),
                     manifest: image.manifest,
@@ -152,6 +170,7 @@ impl Build<'_> {
     /// Asks for images, all at once; says of each that fails why.
     async fn resolve_all(
         &self,
+        file: &Dockerfile,
         requests: &[ImageRequest],
     ) -> Result<Vec<(ImageKey, ResolvedImage)>, Vec<Diagnostic>> {
         let found = join_all(requests.iter().map(|request| self.resolve(request))).await;
@@ -167,7 +186,11 @@ impl Build<'_> {
                         .chain()
                         .map(ToString::to_string)
                         .collect();
-                    failed.push(Diagnostic::error(request.span, chain.join(": ")));
+                    let error = Diagnostic::error(request.span, chain.join(": "));
+                    failed.push(match help_for_request(file, request) {
+                        Some(help) => error.with_help(help),
+                        None => error,
+                    });
                 }
             }
         }
@@ -248,9 +271,7 @@ impl Build<'_> {
             .unwrap_or_default()
             .as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let store = &self.session.store;
-        let mut assembly =
-            image::assemble(store, &compiled, &values, now).map_err(Failure::user)?;
+        let mut assembly = image::assemble(&compiled, &values, now);
         if self.plan.squash {
             self.squash(&mut assembly).await?;
         }
@@ -304,7 +325,7 @@ impl Build<'_> {
                     None => open = false,
                     Some((vertex, value)) if wanted.contains(&vertex) => {
                         let top = value.snapshot().and_then(|s| s.layers().last().cloned());
-                        running.extend(top.map(|layer| self.send_layer(compiled, vertex, layer)));
+                        running.extend(top.map(|layer| self.send_layer(layer)));
                     }
                     Some(_) => {}
                 },
@@ -314,16 +335,8 @@ impl Build<'_> {
         Ok(())
     }
 
-    async fn send_layer(
-        &self,
-        compiled: &Compiled,
-        vertex: VertexId,
-        layer: SnapshotLayer,
-    ) -> Result<(), Failure> {
+    async fn send_layer(&self, layer: SnapshotLayer) -> Result<(), Failure> {
         let store = &self.session.store;
-        if !image::has_layer(store, compiled, vertex, &layer).map_err(Failure::user)? {
-            return Ok(());
-        }
         for output in self
             .plan
             .outputs

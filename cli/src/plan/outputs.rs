@@ -11,7 +11,7 @@ use crate::report::Failure;
 pub(super) fn outputs(
     args: &BuildArgs,
     tags: &[Reference],
-    n_platforms: usize,
+    makes_index: bool,
     is_stdout_terminal: bool,
 ) -> Result<Vec<OutputSpec>, Failure> {
     let mut outputs = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn outputs(
         output.image.promise = output.kind == OutputKind::Image && !output.push;
         output.image.annotations.extend_from_slice(&annotations);
         if args.print.is_none() {
-            check(output, tags, n_platforms)?;
+            check(output, tags, makes_index)?;
         }
     }
     if args.print.is_none() {
@@ -43,8 +43,8 @@ fn parse(text: &str) -> Result<OutputSpec, Failure> {
     OutputSpec::parse(text).map_err(|error| Failure::usage(format!("--output {text}: {error}")))
 }
 
-fn check(output: &OutputSpec, tags: &[Reference], n_platforms: usize) -> Result<(), Failure> {
-    if output.kind == OutputKind::Docker && n_platforms > 1 {
+fn check(output: &OutputSpec, tags: &[Reference], makes_index: bool) -> Result<(), Failure> {
+    if output.kind == OutputKind::Docker && makes_index {
         let message = "docker exporter does not currently support exporting manifest lists";
         let hint = "build one --platform, or use type=oci";
         return Err(Failure::user(anyhow!(message)).with_hint(hint));
@@ -115,7 +115,7 @@ mod tests {
             unreachable!("`build` was typed");
         };
         let tags: Vec<Reference> = args.tag.iter().map(|tag| tag.parse().unwrap()).collect();
-        outputs(&args, &tags, 1, is_stdout_terminal)
+        outputs(&args, &tags, false, is_stdout_terminal)
     }
 
     #[test]

@@ -20,12 +20,13 @@ impl Build<'_> {
     }
 
     /// Returns the findings; if they are to be errors, there is one more error.
-    pub(super) fn finish_checks(&mut self) -> Vec<Diagnostic> {
+    pub(super) fn finish_checks(&mut self) -> (Vec<Diagnostic>, bool) {
         let env_of = |at: usize| self.envs[at].clone();
         self.lint.own(self.file, self.options, self.plan, &env_of);
         let (findings, error) = std::mem::replace(&mut self.lint, Lint::none()).finish();
+        let ends_build = error.is_some();
         self.diagnostics.extend(error);
-        findings
+        (findings, ends_build)
     }
 }
 

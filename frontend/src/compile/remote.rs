@@ -14,7 +14,7 @@ use crate::lines::Word;
 const UNNAMED: &str = "__unnamed__";
 
 /// Where a source is.
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In a context, a stage or an image.
     Local,
     /// Elsewhere.
@@ -22,7 +22,7 @@ pub(super) enum Place {
 }
 
 /// What is fetched from elsewhere.
-pub(super) enum Remote {
+pub(crate) enum Remote {
     Http { source: HttpSource, unpack: bool },
     Git(GitSource),
 }
@@ -95,7 +95,8 @@ fn check_sources(places: &[Place], checksum: &Word) -> Result<(), Diagnostic> {
     Err(Diagnostic::error(checksum.span, message))
 }
 
-fn place(
+/// Says where a source is, variables expanded.
+pub(crate) fn place(
     files: &CopyFiles,
     source: &str,
     word: &Word,

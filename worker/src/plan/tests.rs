@@ -111,7 +111,12 @@ fn a_directory_lands_by_its_content() {
 
 #[test]
 fn nested_directories_take_the_new_metadata_and_clashes_are_refused() {
-    assert_eq!(copy("t/ t/s/", "d/ d/s/", "d", "/t"), "t:700 t/s:700");
+    let overrides = Overrides {
+        owner: None,
+        mode: Some(Mode::Bits(0o711)),
+    };
+    let planned = copy_with("t/ t/s/", "d/ d/s/", ("d", "/t"), overrides).unwrap();
+    assert_eq!(show(&planned), "t:700 t/s:711");
     assert!(
         copy("t/ t/s", "d/ d/s/ d/s/x", "d", "/t").contains("cannot copy to non-directory: `/t/s`")
     );
@@ -119,6 +124,20 @@ fn nested_directories_take_the_new_metadata_and_clashes_are_refused() {
     assert!(copy("t/ t/f/", "d/ d/f", "d", "/t").contains("cannot replace directory `/t/f`"));
     assert!(copy("t", "d/ d/f", "d", "/t").contains("non-directory"));
     assert!(copy("t", "f", "f", "/t/").contains("non-directory"));
+}
+
+#[test]
+fn what_is_there_already_is_no_change() {
+    assert_eq!(copy("t/ t/s/", "d/ d/s/", "d", "/t"), "");
+    assert_eq!(copy("f", "f", "f", "/"), "");
+    assert_eq!(copy("d/ d/x", "d/ d/x", "d/x", "/d/"), "");
+    assert_eq!(
+        copy("d/ d/x", "d/ d/x d/y", "d", "/d/"),
+        "d:700 d/y:644<d/y"
+    );
+    // A further name of a file stays one.
+    assert_eq!(copy("a/ a/x a/y=a/x", "a/ a/x", "a/x", "/a/"), "");
+    assert_eq!(copy("f>g g", "f", "f", "/g"), "g:644<f");
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use std::io::{self, Cursor, Read};
 use std::time::Instant;
 
-use kiln_cache::is_archive;
-use kiln_graph::{Copy, CopySource, Digest};
+use kiln_cache::{Kind, is_archive};
+use kiln_graph::{Copy, CopySource, Digest, HttpSource};
 use kiln_solver::{Task, blocking};
 
 use crate::apply::{Source, SourceBytes};
@@ -109,6 +109,34 @@ impl Sources {
             return Err(failed()(error).into());
         }
         Ok(Some(bytes))
+    }
+
+    /// Returns when a file of a web server was changed, as the server has it, else when the
+    /// newest file of the archive that it is; `None` if nothing says so.
+    pub async fn http_time(
+        &self,
+        source: &HttpSource,
+        task: &Task,
+    ) -> Result<Option<i64>, WorkerError> {
+        let file = self.http(source, task).await?;
+        // 1970 is what a file gets whose server says nothing.
+        let time = self.newest(&file)?.filter(|&time| time != 0);
+        if time.is_some() {
+            return Ok(time);
+        }
+        let shown = kiln_registry::without_credentials(&source.url);
+        let unpacked = self.unpacked(&file, (&source.file_name, &shown), task);
+        match unpacked.await? {
+            Some(files) => self.newest(&files),
+            None => Ok(None),
+        }
+    }
+
+    fn newest(&self, snapshot: &Snapshot) -> Result<Option<i64>, WorkerError> {
+        let tree = self.tree(snapshot)?.tree;
+        let entries = tree.below(b"").into_iter().map(|node| node.entry);
+        let files = entries.filter(|entry| matches!(entry.kind, Kind::File { .. }));
+        Ok(files.map(|entry| entry.mtime.seconds).max())
     }
 
     /// Returns the files of a snapshot that was fetched.

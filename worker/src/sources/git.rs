@@ -62,12 +62,7 @@ impl Sources {
         if let Some(found) = self.noted_checkout(&key)? {
             return Ok(found);
         }
-        task.status("fetching");
-        let format = format_of(&resolved.object);
-        let repository = Repository::open(&self.store, &git, format, task).await?;
-        repository.fetch(&git, &resolved.object).await?;
-        let commit = repository.commit_of(&git, &resolved.object).await?;
-        check(source, &address, &[&resolved.object, &commit])?;
+        let (repository, commit) = self.fetched(&git, source, &resolved, task).await?;
         let checkout = Checkout {
             store: &self.store,
             git: &git,
@@ -83,6 +78,40 @@ impl Sources {
         let note = serde_json::to_vec(&layer).expect("a digest is plain data");
         self.store.set_memo(&key, &note)?;
         Ok(snapshot_of(layer))
+    }
+
+    /// Returns when a commit was made, in seconds since 1970.
+    pub async fn git_time(&self, source: &GitSource, task: &Task) -> Result<i64, WorkerError> {
+        let address = Address::new(&source.remote);
+        let login = self.login(&source.remote, task).await?;
+        let git = Git {
+            settings: &self.git,
+            login: &login,
+            address: &address,
+            known_hosts: self.store.kept_dir("git")?.join("known_hosts"),
+        };
+        let resolved = resolve(&git, source, task).await?;
+        let (repository, commit) = self.fetched(&git, source, &resolved, task).await?;
+        let time = repository.time_of(&git, &commit).await?;
+        repository.close()?;
+        Ok(time)
+    }
+
+    /// Returns the repository, which has the commit now, and that commit.
+    async fn fetched(
+        &self,
+        git: &Git<'_>,
+        source: &GitSource,
+        resolved: &Resolved,
+        task: &Task,
+    ) -> Result<(Repository, String), WorkerError> {
+        task.status("fetching");
+        let format = format_of(&resolved.object);
+        let repository = Repository::open(&self.store, git, format, task).await?;
+        repository.fetch(git, &resolved.object).await?;
+        let commit = repository.commit_of(git, &resolved.object).await?;
+        check(source, git.address, &[&resolved.object, &commit])?;
+        Ok((repository, commit))
     }
 
     fn noted_checkout(&self, key: &Digest) -> Result<Option<Snapshot>, WorkerError> {

@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 
-use kiln_frontend::{Compiled, Diagnostic, Span, render, to_json};
+use kiln_frontend::{Compiled, Diagnostic, Severity, Span, render, to_json};
 use kiln_graph::{Meta, SourceLines};
 use kiln_solver::SolveError;
 use kiln_worker::WorkerError;
@@ -55,7 +55,8 @@ impl Build<'_> {
     }
 
     pub(crate) fn diagnosed(&self, diagnostics: &[Diagnostic]) -> Failure {
-        let n = diagnostics.len();
+        let errors = diagnostics.iter();
+        let n = errors.filter(|d| d.severity == Severity::Error).count();
         let message = match n {
             1 => format!("`{}` cannot be built", self.plan.dockerfile.name),
             _ => format!(
