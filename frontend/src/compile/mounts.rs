@@ -2,12 +2,12 @@
 
 use kiln_graph::{CacheMount, Input, Mount, MountKind, NewFolder, SecretMount, Sharing, SshMount};
 
-use crate::compile::copy::CONTEXT;
 use crate::compile::paths;
 use crate::compile::remote::input_number;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::instruction::{Run, Step};
+use crate::options::CONTEXT;
 use crate::parse::mount::{MountFlag, MountOptions, MountType};
 
 /// The argument that keeps the cache mounts of one project from those of another.
