@@ -66,8 +66,8 @@ pub use crate::json::to_json;
 pub use crate::lint::rules::{RULES, Rule, RuleKind};
 pub use crate::lint::{ContextNames, findings};
 pub use crate::options::{
-    Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NamedContext, NoCache,
-    Options, ResolvedImage, StageInfo,
+    Compiled, Entitlements, HistoryStep, ImageKey, ImageRequest, Images, NAMED_CONTEXT,
+    NamedContext, NoCache, Options, ResolvedImage, StageInfo,
 };
 pub use crate::outline::{Outline, OutlineArg, OutlineMount};
 pub use crate::parse::{parse, parse_with_findings};

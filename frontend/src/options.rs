@@ -84,6 +84,13 @@ impl Options {
     }
 }
 
+/// The main context's name in the graph.
+pub(crate) const CONTEXT: &str = "context";
+
+/// The name that a `--build-context` called `context` has in the graph, where the main context is
+/// called so. Nobody can type it: a name ends at the first `=`.
+pub const NAMED_CONTEXT: &str = "context=";
+
 /// What stands behind the name of a `--build-context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamedContext {

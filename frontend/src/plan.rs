@@ -16,7 +16,9 @@ use crate::env::{Env, built_in};
 use crate::expand::Rules;
 use crate::instruction::{Dockerfile, Stage, Step};
 use crate::lines::Word;
-use crate::options::{ImageKey, ImageRequest, Images, NamedContext, Options};
+use crate::options::{
+    CONTEXT, ImageKey, ImageRequest, Images, NAMED_CONTEXT, NamedContext, Options,
+};
 use crate::plan::sources::Finder;
 use crate::plan::triggers::read_triggers;
 use crate::reference::familiar;
@@ -351,7 +353,7 @@ pub(crate) fn image(options: &Options, name: &str, platform: &Platform) -> Origi
 
 /// Returns what a named context puts in the place of `name`.
 fn context(options: &Options, name: &str, platform: &Platform) -> Option<Origin> {
-    if matches!(name, "scratch" | "context") {
+    if name == "scratch" {
         return None;
     }
     let name = familiar(name);
@@ -362,6 +364,7 @@ fn context(options: &Options, name: &str, platform: &Platform) -> Option<Origin>
     };
     let (key, context) = find(&for_platform).or_else(|| find(&name))?;
     Some(match context {
+        NamedContext::Local if key == CONTEXT => Origin::Local(NAMED_CONTEXT.to_owned()),
         NamedContext::Local => Origin::Local(key.clone()),
         NamedContext::Image(reference) if reference == "scratch" => Origin::Scratch,
         NamedContext::Image(reference) => Origin::Image((reference.clone(), platform.clone())),

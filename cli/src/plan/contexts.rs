@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kiln_cache::IgnoreList;
-use kiln_frontend::{NamedContext, git_url};
+use kiln_frontend::{NAMED_CONTEXT, NamedContext, git_url};
 use kiln_graph::{Descriptor, Digest, GitSource, HttpSource};
 use kiln_worker::{OciLayout, Snapshot};
 
@@ -126,11 +126,13 @@ pub(crate) fn named_contexts(
             NamedContext::Image(reference)
         } else {
             let place = named_place(name, value, keep_git_dir)?;
-            // The main context keeps its name: a named one of that name has no effect.
-            if name != CONTEXT {
-                contexts.places.retain(|(known, _)| known != name);
-                contexts.places.push((name.clone(), place));
-            }
+            // The main context keeps its name.
+            let in_graph = match name == CONTEXT {
+                true => NAMED_CONTEXT,
+                false => name,
+            };
+            contexts.places.retain(|(known, _)| known != in_graph);
+            contexts.places.push((in_graph.to_owned(), place));
             NamedContext::Local
         };
         contexts.named.insert(name.clone(), context);
@@ -235,7 +237,7 @@ mod tests {
             .iter()
             .map(|(name, _)| name.as_str())
             .collect();
-        assert_eq!(names, ["f", "g", "w"]);
+        assert_eq!(names, ["f", "g", "w", NAMED_CONTEXT]);
         assert_eq!(
             contexts.named["i"],
             NamedContext::Image("busybox".to_owned())

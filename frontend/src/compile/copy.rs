@@ -12,11 +12,9 @@ use crate::expand::Rules;
 use crate::heredoc::Heredoc;
 use crate::instruction::{CopyFiles, CopyKind, Step};
 use crate::lines::Word;
+use crate::options::CONTEXT;
 use crate::paths;
 use crate::plan::Origin;
-
-/// The name of the build context.
-pub(super) const CONTEXT: &str = "context";
 
 impl StageBuild<'_, '_> {
     pub(super) fn copy(
@@ -122,7 +120,10 @@ impl StageBuild<'_, '_> {
 pub(super) fn local_meta(name: &str) -> Meta {
     let name = match name {
         CONTEXT => "[internal] load build context".to_owned(),
-        name => format!("[context {name}] load from client"),
+        name => {
+            let typed = name.trim_end_matches('=');
+            format!("[context {typed}] load from client")
+        }
     };
     Meta {
         name,

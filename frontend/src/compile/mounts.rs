@@ -2,11 +2,11 @@
 
 use kiln_graph::{CacheMount, Input, Mount, MountKind, NewFolder, SecretMount, Sharing, SshMount};
 
-use crate::compile::copy::CONTEXT;
 use crate::compile::remote::input_number;
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::instruction::{Run, Step};
+use crate::options::CONTEXT;
 use crate::parse::mount::{MountFlag, MountOptions, MountType};
 use crate::paths;
 

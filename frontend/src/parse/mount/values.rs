@@ -11,7 +11,7 @@ pub(super) fn flag(text: &str) -> Option<bool> {
 
 /// Reads permission bits.
 pub(super) fn octal(text: &str) -> Option<u32> {
-    number(text, 8)
+    number(text, 8).map(|bits| bits & 0o7777)
 }
 
 /// Reads the number of a user or group.
@@ -97,6 +97,7 @@ mod tests {
     fn numbers_have_digits_only() {
         assert_eq!(octal("0755"), Some(0o755));
         assert_eq!(octal("1777"), Some(0o1777));
+        assert_eq!(octal("0755755"), Some(0o5755), "what is no permission does not count");
         assert_eq!(id("4294967295"), Some(u32::MAX));
         for text in ["", "+1", "-1", "0o7", "8", " 7", "77777777777"] {
             assert_eq!(octal(text), None, "{text}");
