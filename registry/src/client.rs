@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
+use reqwest::{Client as Http, Url};
+
 use crate::address;
 use crate::config::Config;
 use crate::credentials::Logins;
@@ -72,6 +74,16 @@ impl Client {
         let host = Arc::new(Host::open(self.config(), &self.shared.trust, name)?);
         hosts.insert(name.to_owned(), host.clone());
         Ok(host)
+    }
+
+    /// Returns what asks a host for the file at a URL.
+    pub(crate) async fn http_of_files<'a>(
+        &self,
+        host: &'a Host,
+        url: &Url,
+    ) -> Result<&'a Http, RegistryError> {
+        let Shared { config, trust, .. } = &*self.shared;
+        host.http_of_files(config, trust, url).await
     }
 
     /// Returns the lock that keeps two tasks from uploading the same blob to the same repository.

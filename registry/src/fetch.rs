@@ -149,8 +149,9 @@ impl Client {
             let _permit = permit(&host).await;
             let is_home = address::is_same_origin(&url, &walk.first);
             let operation = walk.operation.at(&host.name);
+            let http = self.http_of_files(&host, &url).await?;
             let response = self
-                .send(&host.http, walk.request(&url, is_home), &operation)
+                .send(http, walk.request(&url, is_home), &operation)
                 .await?;
             let status = response.status();
             if status.is_success() || status == StatusCode::NOT_MODIFIED {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client as Http, Url, redirect};
+use reqwest::{Client as Http, ClientBuilder, Url, redirect};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::address::{Place, place};
@@ -38,40 +38,50 @@ pub(crate) struct Host {
     pub(crate) auth: Auth,
     security: Security,
     base: OnceCell<Url>,
+    /// Made when a file is asked for over TLS and `http` would not look at certificates.
+    verifying: OnceCell<Http>,
 }
 
 impl Host {
     pub(crate) fn open(config: &Config, trust: &Trust, name: &str) -> Result<Self, RegistryError> {
         let certs = HostCerts::open(&config.certs_dirs, name)?;
         let security = security(config, name, certs.is_some());
-        let mut builder = Http::builder()
-            .user_agent(&config.user_agent)
-            .connect_timeout(config.connect_timeout)
-            // The start window of HTTP/2 makes large blobs slow, and small requests are few.
-            .http1_only()
-            .referer(false)
-            // Redirects are followed by hand, because of what they must not carry along.
-            .redirect(redirect::Policy::none())
-            .tcp_keepalive(Duration::from_secs(30));
-        if place(name) == Place::Loopback {
-            builder = builder.no_proxy();
-        }
-        builder = match security {
+        let builder = builder(config, name);
+        let builder = match security {
             Security::Verified | Security::VerifiedOrPlain => {
                 trust.apply(builder, certs.unwrap_or_default())
             }
             // Also for plain hosts: nothing but the caller's word vouches for them.
             _ => builder.tls_danger_accept_invalid_certs(true),
         };
-        let failed = |source| RegistryError::setup(format!("set up TLS for `{name}`"), source);
         Ok(Self {
             name: name.to_owned(),
-            http: builder.build().map_err(failed)?,
+            http: build(builder, name)?,
             permits: Semaphore::new(config.concurrency.max(1)),
             auth: Auth::default(),
             security,
             base: OnceCell::new(),
+            verifying: OnceCell::new(),
         })
+    }
+
+    /// Returns what asks for a file. That this machine's registries may be plain says nothing for a
+    /// server of files that is meant to have a certificate.
+    pub(crate) async fn http_of_files(
+        &self,
+        config: &Config,
+        trust: &Trust,
+        url: &Url,
+    ) -> Result<&Http, RegistryError> {
+        let is_vouched_for = said_of(config, &self.name).is_some();
+        if self.security != Security::Plain || is_vouched_for || url.scheme() != "https" {
+            return Ok(&self.http);
+        }
+        let open = || async {
+            let builder = trust.apply(builder(config, &self.name), HostCerts::default());
+            build(builder, &self.name)
+        };
+        self.verifying.get_or_try_init(open).await
     }
 
     /// Returns the URL that `path` has at this host, below `/v2/`.
@@ -110,6 +120,28 @@ impl Host {
     }
 }
 
+/// Returns the settings that all requests to a host share.
+fn builder(config: &Config, name: &str) -> ClientBuilder {
+    let builder = Http::builder()
+        .user_agent(&config.user_agent)
+        .connect_timeout(config.connect_timeout)
+        // The start window of HTTP/2 makes large blobs slow, and small requests are few.
+        .http1_only()
+        .referer(false)
+        // Redirects are followed by hand, because of what they must not carry along.
+        .redirect(redirect::Policy::none())
+        .tcp_keepalive(Duration::from_secs(30));
+    match place(name) {
+        Place::Loopback => builder.no_proxy(),
+        _ => builder,
+    }
+}
+
+fn build(builder: ClientBuilder, name: &str) -> Result<Http, RegistryError> {
+    let failed = |source| RegistryError::setup(format!("set up TLS for `{name}`"), source);
+    builder.build().map_err(failed)
+}
+
 /// Returns true if a host that did not answer spoke TLS all the same: it failed later, or because
 /// one side did not like the other's certificate. Such a host is never spoken to in plain HTTP.
 fn speaks_tls(error: &reqwest::Error) -> bool {
@@ -129,6 +161,20 @@ pub(crate) fn may_be_plain(config: &Config, name: &str) -> bool {
 
 /// Decides how a host is spoken to. See the crate's documentation.
 fn security(config: &Config, name: &str, has_certs: bool) -> Security {
+    if let Some(said) = said_of(config, name) {
+        return said;
+    }
+    if place(name) != Place::Loopback || has_certs {
+        return Security::Verified;
+    }
+    if config.extra_ca_files.is_empty() {
+        return Security::Plain;
+    }
+    Security::VerifiedOrPlain
+}
+
+/// Returns what the caller said of a host.
+fn said_of(config: &Config, name: &str) -> Option<Security> {
     for entry in &config.insecure_hosts {
         let (said, host) = if let Some(host) = entry.strip_prefix("http://") {
             (Security::Plain, host)
@@ -138,16 +184,10 @@ fn security(config: &Config, name: &str, has_certs: bool) -> Security {
             (Security::Either, entry.as_str())
         };
         if host.trim_end_matches('/').eq_ignore_ascii_case(name) {
-            return said;
+            return Some(said);
         }
     }
-    if place(name) != Place::Loopback || has_certs {
-        return Security::Verified;
-    }
-    if config.extra_ca_files.is_empty() {
-        return Security::Plain;
-    }
-    Security::VerifiedOrPlain
+    None
 }
 
 #[cfg(test)]

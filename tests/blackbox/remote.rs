@@ -93,6 +93,8 @@ fn files_come_from_servers_whose_certificate_is_trusted() {
     web.write("file", "over TLS\n");
     let host = web.host();
     let context = Context::new(&format!("FROM scratch\nADD https://{host}/file /\n"));
+    let outcome = kiln.build(&context).fails(1);
+    outcome.says(&["certificate", "Dockerfile:2"]);
     let authority = format!("--ca-file={}", web.authority().display());
     let dest = build(&kiln, &context, &[&authority]);
     assert_eq!(read(&dest, "file"), "over TLS\n");

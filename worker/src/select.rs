@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use kiln_cache::{Entry, Kind, Node, Tree, Wildcard, components, join_path, split_path};
-use kiln_graph::{Copy, Encoder, Mode};
+use kiln_graph::{Copy, CopySource, Encoder, Mode};
 
 use crate::error::CopyError;
 use crate::filter::Query;
@@ -135,6 +135,22 @@ pub(crate) fn is_below(path: &[u8], dir: &[u8]) -> bool {
         || path
             .strip_prefix(dir)
             .is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+/// Returns the op as far as it decides: of what a literal path leads through, nothing lands unless
+/// parents are kept.
+pub(crate) fn keyed_op(op: &Copy) -> Copy {
+    let mut op = op.clone();
+    for source in op.sources.iter_mut().filter(|_| !op.parents) {
+        if let CopySource::Path { path, .. } = source
+            && !is_wildcard(path.as_bytes())
+            && let Some((_, name)) = path.rsplit_once('/')
+            && !matches!(name, "" | "." | "..")
+        {
+            *path = name.to_owned();
+        }
+    }
+    op
 }
 
 /// Writes what `op` can see of a selection: names, kinds, contents, and owners and modes as far
@@ -284,6 +300,41 @@ mod tests {
         let mut tree = tree.clone();
         tree.push(Arc::new(FileList::new(vec![link("dangling", "nowhere")])));
         tree
+    }
+
+    fn copy(path: &str, parents: bool) -> Copy {
+        Copy {
+            sources: vec![CopySource::Path {
+                input: 1,
+                path: path.to_owned(),
+                unpack: false,
+            }],
+            destination: "/x".to_owned(),
+            owner: None,
+            mode: None,
+            link: false,
+            parents,
+            exclude: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn folders_on_the_way_to_a_source_do_not_count() {
+        for (path, expected) in [
+            ("/a/b/f", "f"),
+            ("/f", "f"),
+            ("/a/*/f", "/a/*/f"),
+            ("/a/d/", "/a/d/"),
+            ("/a/..", "/a/.."),
+            ("/a/.", "/a/."),
+        ] {
+            assert_eq!(
+                keyed_op(&copy(path, false)),
+                copy(expected, false),
+                "{path}"
+            );
+            assert_eq!(keyed_op(&copy(path, true)), copy(path, true), "{path}");
+        }
     }
 
     #[test]

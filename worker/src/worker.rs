@@ -27,7 +27,7 @@ use crate::filter::{Query, root_of};
 use crate::images::{Images, ResolvedImage};
 use crate::missing::with_hint;
 use crate::mounts::{self, Seen};
-use crate::select::{Selected, encode_selection, find};
+use crate::select::{self, Selected, encode_selection, find};
 use crate::snapshot::{Snapshot, Value};
 use crate::sources::{ContextFiles, Sources, wait_for_key};
 use crate::step::{LazySandbox, StepSettings, run_step};
@@ -178,7 +178,10 @@ impl Worker for LocalWorker {
             self.settings.encode(&mut encoder);
             return self.key_of_mounts(encoder, op, inputs, task).await;
         }
-        encoder.value(&vertex.op);
+        match &vertex.op {
+            Op::Copy(op) => encoder.value(&Op::Copy(select::keyed_op(op))),
+            op => encoder.value(op),
+        };
         if needs_base(&vertex.op) {
             encoder.value(&base_of(inputs).id());
         }
