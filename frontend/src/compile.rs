@@ -15,6 +15,8 @@ mod run;
 mod signals;
 mod stage;
 
+use std::collections::HashMap;
+
 use kiln_graph::{
     Copy, CopySource, Digest, Graph, ImageConfig, ImageSource, Input, LocalSource, Meta, Op,
     Platform, VertexId,
@@ -26,7 +28,7 @@ use crate::compile::stage::StageBuild;
 use crate::diagnostic::{Diagnostic, Severity, Span};
 use crate::env::{Args, Env, proxies};
 use crate::epoch::NAME;
-use crate::instruction::Dockerfile;
+use crate::instruction::{Dockerfile, Instruction, Step};
 use crate::lint::rules::INVALID_BASE_IMAGE_PLATFORM;
 use crate::lint::{Lint, Phase};
 use crate::options::{
@@ -90,7 +92,7 @@ struct Build<'a> {
     n_users: Vec<usize>,
     /// What the stages evaluated so far came to.
     roots: Vec<Option<Input>>,
-    /// The variables that they ended with, for checks.
+    /// The variables that they ended with, as far as checks need them.
     envs: Vec<Option<Env>>,
     diagnostics: Vec<Diagnostic>,
     lint: Lint,
@@ -102,6 +104,8 @@ struct Build<'a> {
 struct State {
     root: Input,
     env: Env,
+    /// Where the entries of the config's environment are, by name.
+    env_places: HashMap<String, usize>,
     /// `ARG`s, for the history of `RUN`.
     args: Args,
     image: ImageConfig,
@@ -139,7 +143,12 @@ impl Build<'_> {
 
     fn keep(&mut self, at: usize, state: State) {
         self.roots[at] = Some(state.root);
-        self.envs[at] = Some(state.env.clone());
+        // A chain of stages that each add a variable would hold them all again and again.
+        let needs_env = self.file.stages[at].steps.iter().any(copies_what_varies);
+        self.envs[at] = Some(match needs_env {
+            true => state.env.clone(),
+            false => Env::default(),
+        });
         self.states[at] = (self.n_users[at] > 0).then_some(state);
     }
 
@@ -235,6 +244,7 @@ impl Build<'_> {
         Ok(State {
             root,
             env: Env::default(),
+            env_places: HashMap::new(),
             args: Args::default(),
             image: config,
             base: Some(key.clone()),
@@ -336,6 +346,14 @@ impl<'a> Build<'a> {
     }
 }
 
+/// Returns true for a copy whose sources depend on variables.
+fn copies_what_varies(step: &Step) -> bool {
+    let Instruction::Copy(files) = &step.instruction else {
+        return false;
+    };
+    files.sources.iter().any(|source| source.text.contains('$'))
+}
+
 fn n_users(plan: &Plan) -> Vec<usize> {
     let mut n_users = vec![0; plan.stages.len()];
     n_users[plan.target] = 1;
@@ -360,6 +378,7 @@ fn scratch(platform: &Platform) -> State {
     State {
         root: None,
         env: Env::default(),
+        env_places: HashMap::new(),
         args: Args::default(),
         image,
         base: None,

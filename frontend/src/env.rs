@@ -46,6 +46,16 @@ impl Env {
         }
     }
 
+    /// Returns true if this is what `entries` (`NAME=value`) say, in their order.
+    pub(crate) fn is_list(&self, entries: &[String]) -> bool {
+        let mine = self.entries.iter().flatten();
+        let same = |((name, value), entry): (&(String, String), &String)| {
+            let (known, given) = parts(entry);
+            known == name && given == value
+        };
+        self.places.len() == entries.len() && mine.zip(entries).all(same)
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<(String, String)> {
         self.entries.iter().flatten().cloned().collect()
     }
@@ -58,6 +68,11 @@ impl Env {
             }
         }
     }
+}
+
+/// Splits an entry of an environment into name and value.
+pub(crate) fn parts(entry: &str) -> (&str, &str) {
+    entry.split_once('=').unwrap_or((entry, ""))
 }
 
 /// The `ARG`s of a stage, each once, where it was declared first, as it was declared last.

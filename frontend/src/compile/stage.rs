@@ -1,12 +1,11 @@
 //! One stage while it is evaluated: dispatches its instructions, keeps its variables.
 
-use std::collections::HashMap;
-
 use kiln_graph::{Input, MakeDir, Meta, Op, VertexId};
 
 use crate::compile::naming::Naming;
 use crate::compile::{Build, DEFAULT_PATH, State};
 use crate::diagnostic::Diagnostic;
+use crate::env::parts;
 use crate::instruction::{Arg, Instruction, Pair, Step};
 use crate::lines::Word;
 use crate::options::HistoryStep;
@@ -24,8 +23,6 @@ pub(super) struct StageBuild<'b, 'a> {
     pub(super) state: State,
     /// True if this stage, not only its base, has a `CMD`.
     pub(super) has_cmd: bool,
-    /// Where the config's variables stand in it, by name; of several the first.
-    env_places: HashMap<String, usize>,
 }
 
 impl<'b, 'a> StageBuild<'b, 'a> {
@@ -43,11 +40,12 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             env.push(format!("PATH={DEFAULT_PATH}"));
         }
         // What the config says comes after inherited arguments, so it wins over them.
-        let mut env_places = HashMap::new();
-        for (at, entry) in env.iter().enumerate() {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            state.env.set(name, value);
-            env_places.entry(name.to_owned()).or_insert(at);
+        if !state.env.is_list(env) {
+            for (at, entry) in env.iter().enumerate() {
+                let (name, value) = parts(entry);
+                state.env.set(name, value);
+                state.env_places.entry(name.to_owned()).or_insert(at);
+            }
         }
         Self {
             build,
@@ -55,7 +53,6 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             naming,
             state,
             has_cmd: false,
-            env_places,
         }
     }
 
@@ -199,10 +196,10 @@ impl<'b, 'a> StageBuild<'b, 'a> {
             text.push_str(&entry);
             self.state.env.set(&name, &value);
             let entries = &mut self.state.image.config.env;
-            match self.env_places.get(&name) {
+            match self.state.env_places.get(&name) {
                 Some(&old) => entries[old] = entry,
                 None => {
-                    self.env_places.insert(name, entries.len());
+                    self.state.env_places.insert(name, entries.len());
                     entries.push(entry);
                 }
             }

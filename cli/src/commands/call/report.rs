@@ -32,8 +32,8 @@ impl Report {
             None => diagnostic.span.map(|span| span.lines(text)),
         };
         let mut findings = Vec::new();
-        for diagnostic in &diagnostics {
-            if let (Some(_), Some(lines)) = (diagnostic.rule, lines_of(diagnostic)) {
+        for diagnostic in diagnostics.iter().filter(|d| d.rule.is_some()) {
+            if let Some(lines) = lines_of(diagnostic) {
                 findings.push((diagnostic.clone(), lines));
             }
         }

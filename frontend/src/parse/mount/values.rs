@@ -97,7 +97,11 @@ mod tests {
     fn numbers_have_digits_only() {
         assert_eq!(octal("0755"), Some(0o755));
         assert_eq!(octal("1777"), Some(0o1777));
-        assert_eq!(octal("0755755"), Some(0o5755), "what is no permission does not count");
+        assert_eq!(
+            octal("0755755"),
+            Some(0o5755),
+            "what is no permission does not count"
+        );
         assert_eq!(id("4294967295"), Some(u32::MAX));
         for text in ["", "+1", "-1", "0o7", "8", " 7", "77777777777"] {
             assert_eq!(octal(text), None, "{text}");
