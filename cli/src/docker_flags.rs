@@ -58,8 +58,8 @@ const FLAGS: &[Flag] = &[
     ),
     flag(
         "compress",
-        Kind::Switch,
-        "the context is read in place, so there is nothing to compress; leave it out",
+        Kind::Idle,
+        "the context is read in place, so there is nothing to compress",
     ),
     flag("cpu-period", Kind::Value(&["0"]), LIMITS),
     flag("cpu-quota", Kind::Value(&["0"]), LIMITS),
@@ -239,7 +239,6 @@ mod tests {
             &["--policy", "p"],
             &["-D"],
             &["--debug=true"],
-            &["--compress"],
             &["--provenance", "mode=max"],
             &["--sbom=true"],
         ] {
@@ -256,7 +255,7 @@ mod tests {
             &["--rm=false"],
             &["--provenance=false", "--sbom=false"],
             &["--provenance", "false"],
-            &["--compress=false", "-D=0"],
+            &["--compress", "-D=0"],
         ] {
             check(args).unwrap();
         }
@@ -264,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_told() {
-        let text = check(&["--compress", "--policy=p", "--rm", "--compress"]).unwrap_err();
+        let text = check(&["--debug", "--policy=p", "--rm", "--debug"]).unwrap_err();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.starts_with("error: --")));
         assert_eq!(lines.len(), 2, "{text}");

@@ -61,6 +61,11 @@ const CASES: &[Case] = &[
             format!("FROM s{at} AS s{}\nRUN x{at}\n", at + 1)
         })
     }),
+    case("stage-variables", 10_000, |n| {
+        numbered("FROM a AS s0\n", n, |at| {
+            format!("FROM s{at} AS s{}\nENV A{at}=1\n", at + 1)
+        })
+    }),
     case("stage-copies", 10_000, |n| {
         let copies = numbered("FROM a\n", n, |at| format!("COPY --from=s{at} /x /\n"));
         numbered("", n, |at| format!("FROM a AS s{at}\nRUN x{at}\n")) + &copies

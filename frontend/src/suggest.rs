@@ -48,6 +48,10 @@ pub fn nearest_platform(text: &str) -> Option<&'static str> {
 /// slip.
 pub fn help_for_request(file: &Dockerfile, request: &ImageRequest) -> Option<String> {
     let name = &request.reference;
+    if name.ends_with([':', '@']) {
+        let help = "a variable in it is empty: declare it with `ARG` before the first `FROM`";
+        return Some(help.to_owned());
+    }
     let stages = file.stages.iter().filter_map(|stage| stage.name.as_deref());
     if let Some(stage) = nearest(name, stages).filter(|stage| stage != name) {
         return Some(format!("did you mean stage `{stage}`?"));

@@ -87,7 +87,10 @@ pub enum CopyError {
         path: String,
     },
     /// A user or group is not in the image.
-    #[error("unable to find {kind} `{name}` in `/etc/{file}` of the image")]
+    #[error(
+        "unable to find {kind} `{name}` in `/etc/{file}` of the image: make it in a RUN before, or \
+         write its number"
+    )]
     UnknownName {
         /// `user` or `group`.
         kind: &'static str,

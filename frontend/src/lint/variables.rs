@@ -41,7 +41,7 @@ pub(crate) fn used_variables(rules: Rules, text: &str, env: &Env) -> Vec<String>
 /// Returns the known name that differs from `name` in less than three letters, the nearest one.
 pub(super) fn similar<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best = (3, None);
-    for candidate in known {
+    for candidate in known.into_iter().filter(|known| !known.is_empty()) {
         let distance = edits(name, candidate);
         if distance == 0 {
             return None;
