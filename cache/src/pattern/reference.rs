@@ -110,7 +110,7 @@ fn matches_pattern(pattern: &str, path: &str) -> Answer {
     let regex: Vec<char> = as_regex(pattern).chars().collect();
     let path: Vec<char> = path.chars().collect();
     let mut found = false;
-    for branch in branches(&regex) {
+    for branch in branches(&regex)? {
         // All branches are read, so that a mistake in any of them is seen.
         check(branch)?;
         found = found || (0..=path.len()).any(|at| here(branch, &path, at));
@@ -163,12 +163,17 @@ struct Piece {
 }
 
 /// Splits at each `|` that is not in a class and not escaped.
-fn branches(regex: &[char]) -> Vec<&[char]> {
+fn branches(regex: &[char]) -> Result<Vec<&[char]>, NoAnswer> {
     let (mut found, mut start, mut at) = (Vec::new(), 0, 0);
     while at < regex.len() {
         match regex[at] {
             '\\' => at += 1,
-            '[' => at += set(&regex[at..]).map_or(0, |(_, length)| length - 1),
+            '[' => match set(&regex[at..]) {
+                Ok((_, length)) => at += length - 1,
+                Err(NoAnswer::Unknown) => return Err(NoAnswer::Unknown),
+                // The branch is not valid, wherever it ends.
+                Err(NoAnswer::Invalid) => {}
+            },
             '|' => {
                 found.push(&regex[start..at]);
                 start = at + 1;
@@ -178,7 +183,7 @@ fn branches(regex: &[char]) -> Vec<&[char]> {
         at += 1;
     }
     found.push(&regex[start..]);
-    found
+    Ok(found)
 }
 
 fn check(mut regex: &[char]) -> Result<(), NoAnswer> {

@@ -102,6 +102,12 @@ fn wildcards_do_not_cross_slashes() {
     assert!(Wildcard::parse(b"[]").is_err() && Wildcard::parse(b"a\\").is_err());
 }
 
+/// Found by fuzzing: the reference does not know such classes, and must not split them at `|`.
+#[test]
+fn the_reference_gives_no_answer_on_named_classes() {
+    crate::fuzzing::ignore_file("[a|p[[:alpha:]]?b}\n}\n", "*{1~]*");
+}
+
 fn unescaped(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
