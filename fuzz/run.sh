@@ -3,7 +3,8 @@
 #
 # Needs the toolchain of the repository and a C++ compiler, nothing else. What a run learns is kept
 # in fuzz/grown, which git ignores; what makes a target fail is in fuzz/artifacts, and is tried again
-# with `fuzz/target/*/release/TARGET FILE`. A file that was mended for belongs into fuzz/corpus.
+# with `fuzz/target/*/release/TARGET FILE`. FUZZ_SEED=N begins with the same inputs each time; without
+# it they are random. A file that was mended for belongs into fuzz/corpus.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -29,7 +30,7 @@ for target in "${targets[@]}"; do
   log=$(mktemp)
   if ! "target/$host/release/$target" "grown/$target" "corpus/$target" \
     -dict=dictionary.txt -artifact_prefix="artifacts/$target/" \
-    -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
+    -seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
     -print_final_stats=1 >"$log" 2>&1; then
     cat "$log" >&2
     rm "$log"
