@@ -1,12 +1,13 @@
 //! What was typed: clap structs, nothing resolved, nothing read.
 
+use std::any::TypeId;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{
-    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
 
 use crate::commands::call::{Call, Method};
@@ -39,6 +40,7 @@ pub(crate) enum Command {
 
 /// `kiln build`, with the names of `docker build`.
 #[derive(Debug, Args)]
+#[command(mut_args(as_switch))]
 pub(crate) struct BuildArgs {
     /// Folder, Git repository or archive that COPY and ADD take files from; `-` reads an archive or
     /// a Dockerfile from standard input
@@ -71,72 +73,22 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) label: Vec<String>,
     /// Run every step again
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) no_cache: bool,
     /// Run the steps of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
     /// Ask the registry for base images that are known already
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) pull: bool,
     /// Make one layer of all that is built on top of the base image
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) squash: bool,
     /// Push the image to the registry of its name; the same as --output=type=registry
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) push: bool,
     /// Put the image into the local store; the same as --output=type=image
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) load: bool,
     /// Add an annotation, NAME=VALUE or TYPE:NAME=VALUE, to every image that goes out
     #[arg(long, value_name = "NAME=VALUE")]
@@ -180,18 +132,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) diagnostics: Diagnostics,
     /// Print only the digest of the image
-    #[arg(
-        short,
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(short, long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) quiet: bool,
     /// How many steps run at once (default: no limit)
     #[arg(long, short, value_name = "N")]
@@ -200,17 +141,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "METHOD", value_parser = call)]
     pub(crate) call: Option<Call>,
     /// Look for mistakes that do not stop a build; the same as --call=check
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        default_value = "false",
-        hide_default_value = true,
-        action = ArgAction::Set,
-        value_parser = switch,
-        value_name = "BOOL"
-    )]
+    #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) check: bool,
     /// `--call` stands behind `--check`.
     #[arg(skip)]
@@ -265,6 +196,20 @@ impl BuildArgs {
         }
         .filter(|call| call.method != Method::Build)
     }
+}
+
+/// Makes what is true or false a switch: without a value it is true, and left out it is false.
+fn as_switch(arg: Arg) -> Arg {
+    if arg.get_value_parser().type_id() != TypeId::of::<bool>() {
+        return arg;
+    }
+    arg.num_args(0..=1)
+        .require_equals(true)
+        .required(false)
+        .default_missing_value("true")
+        .default_value("false")
+        .hide_default_value(true)
+        .value_name("BOOL")
 }
 
 /// Reads the value of a switch as Go does: `--pull` is `--pull=true`.

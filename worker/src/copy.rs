@@ -215,8 +215,8 @@ fn copy_path(
     Ok(())
 }
 
-/// The time that new directories get.
-fn now() -> Mtime {
+/// Returns the time of what is made now.
+pub(crate) fn now() -> Mtime {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

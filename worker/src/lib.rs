@@ -22,6 +22,7 @@ mod layout;
 mod mask;
 mod missing;
 mod mounts;
+mod pause;
 mod plan;
 mod secrets;
 mod select;

@@ -15,21 +15,19 @@ mod run_git;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use kiln_cache::{Context, KeyLock, Store};
 use kiln_graph::{Digest, Encoder, GitSource, HttpSource};
 use kiln_registry::Client;
 use kiln_solver::Task;
 
+use crate::copy::now;
 use crate::credentials::Credentials;
 use crate::error::WorkerError;
+use crate::pause::Pause;
 use crate::snapshot::Snapshot;
 
 pub use crate::sources::error::SourceError;
-
-/// The longest pause between two looks at a lock that somebody else holds.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Fetches remote sources; clones share everything.
 #[derive(Debug, Clone)]
@@ -124,14 +122,7 @@ impl Sources {
 
 /// Returns the snapshot that is one fetched layer.
 fn snapshot_of(layer: Digest) -> Snapshot {
-    Snapshot::default().with_layer(layer, now())
-}
-
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |elapsed| {
-        i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
-    })
+    Snapshot::default().with_layer(layer, now().seconds)
 }
 
 /// Returns the key of a memo or a lock.
@@ -150,13 +141,12 @@ pub(crate) async fn wait_for_key(
     key: &Digest,
     task: &Task,
 ) -> Result<KeyLock, WorkerError> {
-    let mut pause = Duration::from_millis(1);
+    let mut pause = Pause::first();
     loop {
         if let Some(lock) = store.try_lock_key(key)? {
             return Ok(lock);
         }
         task.status("waiting for another build that makes the same");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        pause.wait().await;
     }
 }

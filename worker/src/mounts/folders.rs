@@ -15,11 +15,10 @@ use kiln_solver::{Task, blocking};
 use crate::apply::Source;
 use crate::error::WorkerError;
 use crate::mounts::bind::{copy_all, set_metadata};
+use crate::pause::Pause;
 use crate::select::encode_all;
 use crate::snapshot::Value;
 
-/// The longest pause between two looks at a folder that somebody else uses.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// Who waits for longer says so.
 const SILENT_PAUSE: Duration = Duration::from_millis(16);
 
@@ -64,21 +63,20 @@ pub(super) async fn take(
     task: &Task,
 ) -> Result<Folders, WorkerError> {
     let request = Request::new(op, inputs, sources);
-    let mut pause = Duration::from_millis(1);
+    let mut pause = Pause::first();
     loop {
         let (store, all) = (store.clone(), request.clone());
         let busy = match blocking(move || take_all(&store, all)).await? {
             Ok(folders) => return Ok(folders),
             Err(busy) => busy,
         };
-        if pause >= SILENT_PAUSE {
+        if pause.length() >= SILENT_PAUSE {
             let id = busy.trim_start_matches('/');
             task.status(format!(
                 "waiting for another step that uses the cache mount `{id}`"
             ));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        pause.wait().await;
     }
 }
 

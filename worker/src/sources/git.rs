@@ -16,6 +16,7 @@ use crate::error::WorkerError;
 use crate::snapshot::Snapshot;
 use crate::sources::error::SourceError;
 use crate::sources::git::checkout::Checkout;
+use crate::sources::login::Login;
 use crate::sources::repository::{Repository, format_of};
 use crate::sources::run_git::{Address, Git, Place};
 use crate::sources::{Sources, key_of, snapshot_of, wait_for_key};
@@ -46,12 +47,7 @@ impl Sources {
     pub async fn git(&self, source: &GitSource, task: &Task) -> Result<Snapshot, WorkerError> {
         let address = Address::new(&source.remote);
         let login = self.login(&source.remote, task).await?;
-        let git = Git {
-            settings: &self.git,
-            login: &login,
-            address: &address,
-            known_hosts: self.store.kept_dir("git")?.join("known_hosts"),
-        };
+        let git = self.program(&login, &address)?;
         let resolved = resolve(&git, source, task).await?;
         let key = memo_key(source, &address, &resolved);
         if let Some(found) = self.noted_checkout(&key)? {
@@ -84,17 +80,25 @@ impl Sources {
     pub async fn git_time(&self, source: &GitSource, task: &Task) -> Result<i64, WorkerError> {
         let address = Address::new(&source.remote);
         let login = self.login(&source.remote, task).await?;
-        let git = Git {
-            settings: &self.git,
-            login: &login,
-            address: &address,
-            known_hosts: self.store.kept_dir("git")?.join("known_hosts"),
-        };
+        let git = self.program(&login, &address)?;
         let resolved = resolve(&git, source, task).await?;
         let (repository, commit) = self.fetched(&git, source, &resolved, task).await?;
         let time = repository.time_of(&git, &commit).await?;
         repository.close()?;
         Ok(time)
+    }
+
+    fn program<'a>(
+        &'a self,
+        login: &'a Login,
+        address: &'a Address,
+    ) -> Result<Git<'a>, WorkerError> {
+        Ok(Git {
+            settings: &self.git,
+            login,
+            address,
+            known_hosts: self.store.kept_dir("git")?.join("known_hosts"),
+        })
     }
 
     /// Returns the repository, which has the commit now, and that commit.
