@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use kiln_graph::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::error::StoreError;
+use crate::ledger::{blob_name, on_disk};
 use crate::store::Store;
 
 /// A blob being written: hashed as it comes, invisible until committed, gone when dropped.
@@ -20,20 +21,23 @@ pub struct BlobWriter {
 
 impl Store {
     fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root()
-            .join("blobs")
-            .join(digest.algorithm().name())
-            .join(digest.hex())
+        self.root().join(blob_name(digest))
     }
 
-    /// Returns true if the blob is here.
+    /// Returns the path of a blob, which, if it is here, stays until this process ends.
+    fn held_blob(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+        self.hold(&blob_name(digest))?;
+        Ok(self.blob_path(digest))
+    }
+
+    /// Returns true if the blob is here; it then stays until this process ends.
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).exists()
+        self.held_blob(digest).is_ok_and(|path| path.exists())
     }
 
     /// Returns true if the blob is here with its whole length; a piece of one is removed.
     pub fn has_whole_blob(&self, descriptor: &Descriptor) -> Result<bool, StoreError> {
-        let path = self.blob_path(&descriptor.digest);
+        let path = self.held_blob(&descriptor.digest)?;
         match fs::metadata(&path) {
             Ok(found) if found.len() == descriptor.size => Ok(true),
             Ok(_) => self.drop_damaged(&path).map(|()| false),
@@ -54,7 +58,7 @@ impl Store {
 
     /// Opens a blob, if it is here.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
-        let path = self.blob_path(digest);
+        let path = self.held_blob(digest)?;
         match File::open(&path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -91,7 +95,7 @@ impl Store {
 
     /// Reads a small blob; one that does not match its name is removed and counts as missing.
     pub fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.blob_path(digest);
+        let path = self.held_blob(digest)?;
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -185,13 +189,15 @@ impl BlobWriter {
                 actual: digest,
             });
         }
-        let path = self.store.blob_path(&digest);
+        let path = self.store.held_blob(&digest)?;
         let failed = || StoreError::io("write", &path);
         self.file.flush().map_err(failed())?;
         self.file.as_file().sync_data().map_err(failed())?;
         self.file
             .persist(&path)
             .map_err(|error| failed()(error.error))?;
+        self.store
+            .note_content(&blob_name(&digest), on_disk(self.size))?;
         Ok((digest, self.size))
     }
 }

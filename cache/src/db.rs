@@ -1,4 +1,4 @@
-//! Small transactional facts, in SQLite: actions, layer blobs, references.
+//! Small transactional facts, in SQLite: the tables, layer blobs and references.
 //!
 //! Many processes share the database (WAL mode, busy timeout). A row is a memo: losing one costs
 //! time, never correctness. Digests are stored as text.
@@ -8,19 +8,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_graph::{Descriptor, Digest};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::error::StoreError;
 use crate::store::Store;
 
+/// The database's file in the store.
+pub const DATABASE: &str = "kiln.db";
+
 /// `user_version` of the schema below.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS actions (
-        key TEXT PRIMARY KEY, layer TEXT NOT NULL, name TEXT NOT NULL,
-        created INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL
-    ) WITHOUT ROWID;
+    CREATE TABLE actions (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, layer TEXT NOT NULL,
+        name TEXT NOT NULL, created INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL,
+        instruction TEXT NOT NULL, place TEXT NOT NULL, origin TEXT NOT NULL
+    );
+    CREATE INDEX actions_by_instruction ON actions (instruction, number);
+    CREATE INDEX actions_by_place ON actions (place, number);
+    CREATE INDEX actions_by_layer ON actions (layer);
     CREATE TABLE IF NOT EXISTS layer_blobs (
         layer TEXT NOT NULL, format TEXT NOT NULL, digest TEXT NOT NULL,
         size INTEGER NOT NULL, diff_id TEXT NOT NULL, PRIMARY KEY (layer, format)
@@ -29,7 +36,15 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS refs (
         name TEXT PRIMARY KEY, descriptor TEXT NOT NULL, updated INTEGER NOT NULL
     ) WITHOUT ROWID;
-    PRAGMA user_version = 1;
+    ALTER TABLE refs ADD COLUMN is_pulled INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE content (
+        path TEXT PRIMARY KEY, bytes INTEGER NOT NULL, created INTEGER NOT NULL,
+        used INTEGER NOT NULL, boot TEXT NOT NULL, note TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE builds (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, started INTEGER NOT NULL, report TEXT NOT NULL
+    );
+    PRAGMA user_version = 2;
 ";
 
 /// The database of a store.
@@ -37,19 +52,6 @@ const SCHEMA: &str = "
 pub(crate) struct Database {
     // Guards the connection: SQLite statements of one process run one after the other.
     connection: Mutex<Connection>,
-}
-
-/// What running a vertex gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Action {
-    /// Content id of the layer it made.
-    pub layer: Digest,
-    /// What it was called.
-    pub name: String,
-    /// When it ran, in seconds since 1970.
-    pub created: i64,
-    /// How long it took.
-    pub elapsed_ms: i64,
 }
 
 /// A layer as a registry knows it.
@@ -63,21 +65,23 @@ pub struct LayerBlob {
     pub diff_id: Digest,
 }
 
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedImage {
+    /// The name.
+    pub name: String,
+    /// A manifest or an index.
+    pub descriptor: Descriptor,
+    /// It was pulled, not built here.
+    pub is_pulled: bool,
+}
+
 impl Database {
     /// Opens the database; one that is damaged is set aside, because it holds nothing but memos.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         match Self::open_as_it_is(path) {
             Err(StoreError::Database { source, .. }) if is_damage(&source) => {
-                let aside = path.with_extension("db.damaged");
-                tracing::warn!(path = %aside.display(), "the database was damaged and is set aside");
-                std::fs::rename(path, &aside).map_err(StoreError::io("set aside", path))?;
-                for journal in ["db-wal", "db-shm"] {
-                    let journal = path.with_extension(journal);
-                    if journal.exists() {
-                        std::fs::remove_file(&journal)
-                            .map_err(StoreError::io("remove", &journal))?;
-                    }
-                }
+                set_aside(path)?;
                 Self::open_as_it_is(path)
             }
             other => other,
@@ -86,7 +90,7 @@ impl Database {
 
     fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
         let failed = || StoreError::db("open the tables");
-        let connection = Connection::open(path).map_err(failed())?;
+        let mut connection = Connection::open(path).map_err(failed())?;
         connection
             .busy_timeout(Duration::from_secs(30))
             .map_err(failed())?;
@@ -104,15 +108,17 @@ impl Database {
             .map_err(failed())?;
         if found < SCHEMA_VERSION {
             // Only once: changing the journal mode needs the database for itself.
-            let set_up = format!("PRAGMA journal_mode = WAL; {SCHEMA}");
-            connection.execute_batch(&set_up).map_err(failed())?;
+            connection
+                .execute_batch("PRAGMA journal_mode = WAL;")
+                .map_err(failed())?;
+            set_up(&mut connection).map_err(failed())?;
         }
         Ok(Self {
             connection: Mutex::new(connection),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic while the lock was held leaves no half-done statement behind.
         self.connection
             .lock()
@@ -120,7 +126,35 @@ impl Database {
     }
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+/// Moves a database that is damaged out of the way.
+fn set_aside(path: &Path) -> Result<(), StoreError> {
+    let aside = path.with_extension("db.damaged");
+    tracing::warn!(path = %aside.display(), "the database was damaged and is set aside");
+    std::fs::rename(path, &aside).map_err(StoreError::io("set aside", path))?;
+    for journal in ["db-wal", "db-shm"] {
+        let journal = path.with_extension(journal);
+        if journal.exists() {
+            std::fs::remove_file(&journal).map_err(StoreError::io("remove", &journal))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the tables, unless another process has just done so.
+fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
+    let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = step.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found == 1 {
+        // Keys of that time are no longer made.
+        step.execute_batch("DROP TABLE actions")?;
+    }
+    if found < SCHEMA_VERSION {
+        step.execute_batch(SCHEMA)?;
+    }
+    step.commit()
+}
+
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(
         error.sqlite_error_code(),
@@ -128,7 +162,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn digest_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
+pub(crate) fn digest_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(at)?;
     text.parse().map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
@@ -146,7 +180,7 @@ fn layer_blob_at(row: &rusqlite::Row<'_>) -> rusqlite::Result<LayerBlob> {
 }
 
 /// Seconds since 1970.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |elapsed| {
         i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
@@ -154,56 +188,18 @@ fn now() -> i64 {
 }
 
 impl Store {
-    /// Returns the action recorded under a key.
-    pub fn action(&self, key: &Digest) -> Result<Option<Action>, StoreError> {
-        let connection = self.db().lock();
-        let sql = "SELECT layer, name, created, elapsed_ms FROM actions WHERE key = ?1";
-        let row = connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| {
-                let action = |row: &rusqlite::Row<'_>| {
-                    let (name, created) = (row.get(1)?, row.get(2)?);
-                    Ok(Action {
-                        layer: digest_at(row, 0)?,
-                        name,
-                        created,
-                        elapsed_ms: row.get(3)?,
-                    })
-                };
-                statement.query_row([key.to_string()], action).optional()
-            })
-            .map_err(StoreError::db("look up an action"))?;
-        Ok(row)
-    }
-
-    /// Records what running a vertex gave, and returns the action; an older one is replaced.
-    pub fn record_action(
-        &self,
-        key: &Digest,
-        layer: &Digest,
-        name: &str,
-        elapsed: Duration,
-    ) -> Result<Action, StoreError> {
-        let elapsed_ms = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
-        let action = Action {
-            layer: *layer,
-            name: name.to_owned(),
-            created: now(),
-            elapsed_ms,
-        };
-        let sql = "INSERT OR REPLACE INTO actions VALUES (?1, ?2, ?3, ?4, ?5)";
-        let row = params![
-            key.to_string(),
-            layer.to_string(),
-            name,
-            action.created,
-            elapsed_ms
-        ];
-        let connection = self.db().lock();
-        connection
-            .execute(sql, row)
-            .map_err(StoreError::db("record an action"))?;
-        Ok(action)
+    /// Replaces a damaged database by a new one, which keeps the names of images as far as they can
+    /// be read. Steps run again then.
+    pub fn renew_database(self) -> Result<(), StoreError> {
+        let images = self.references().unwrap_or_default();
+        let root = self.root().to_owned();
+        drop(self);
+        set_aside(&root.join(DATABASE))?;
+        let renewed = Self::open(&root)?;
+        for image in images {
+            renewed.set_reference(&image.name, &image.descriptor, image.is_pulled)?;
+        }
+        Ok(())
     }
 
     /// Returns the blob made of a layer in a format, such as `gzip-3` or `tar`.
@@ -272,33 +268,46 @@ impl Store {
         .transpose()
     }
 
-    /// Makes a name stand for a manifest or an index.
-    pub fn set_reference(&self, name: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
+    /// Makes a name stand for a manifest or an index: one that was built here, whose blobs are kept,
+    /// or one that was pulled, whose blobs can be pulled again.
+    pub fn set_reference(
+        &self,
+        name: &str,
+        descriptor: &Descriptor,
+        is_pulled: bool,
+    ) -> Result<(), StoreError> {
         let text = serde_json::to_string(descriptor).expect("a descriptor is plain data");
-        let sql = "INSERT OR REPLACE INTO refs VALUES (?1, ?2, ?3)";
+        let sql = "INSERT OR REPLACE INTO refs (name, descriptor, updated, is_pulled)
+            VALUES (?1, ?2, ?3, ?4)";
         let connection = self.db().lock();
-        let done = connection.execute(sql, params![name, text, now()]);
+        let done = connection.execute(sql, params![name, text, now(), is_pulled]);
         done.map_err(StoreError::db("record a reference"))?;
         Ok(())
     }
 
     /// Returns all names with what they stand for, sorted.
-    pub fn references(&self) -> Result<Vec<(String, Descriptor)>, StoreError> {
+    pub fn references(&self) -> Result<Vec<NamedImage>, StoreError> {
         let failed = || StoreError::db("list references");
         let connection = self.db().lock();
-        let sql = "SELECT name, descriptor FROM refs ORDER BY name";
+        let sql = "SELECT name, descriptor, is_pulled FROM refs ORDER BY name";
         let mut statement = connection.prepare(sql).map_err(failed())?;
         let rows = statement
             .query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                let text: String = row.get(1)?;
+                Ok((row.get::<_, String>(0)?, text, row.get(2)?))
             })
             .map_err(failed())?;
         let mut found = Vec::new();
         for row in rows {
-            let (name, text) = row.map_err(failed())?;
+            let (name, text, is_pulled) = row.map_err(failed())?;
             let what = format!("reference `{name}`");
-            let parsed = serde_json::from_str(&text).map_err(|_| StoreError::Damaged { what })?;
-            found.push((name, parsed));
+            let descriptor =
+                serde_json::from_str(&text).map_err(|_| StoreError::Damaged { what })?;
+            found.push(NamedImage {
+                name,
+                descriptor,
+                is_pulled,
+            });
         }
         Ok(found)
     }
@@ -319,9 +328,31 @@ mod tests {
     }
 
     #[test]
+    fn an_older_schema_keeps_its_references() {
+        let root = tempfile::tempdir().unwrap();
+        let old = Connection::open(root.path().join("kiln.db")).unwrap();
+        old.execute_batch(
+            "CREATE TABLE actions (key TEXT PRIMARY KEY, layer TEXT NOT NULL);
+             CREATE TABLE refs (
+                 name TEXT PRIMARY KEY, descriptor TEXT NOT NULL, updated INTEGER NOT NULL
+             ) WITHOUT ROWID;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        let descriptor = Descriptor::new("type", Digest::sha256("m"), 3);
+        let text = serde_json::to_string(&descriptor).unwrap();
+        old.execute("INSERT INTO refs VALUES ('a:b', ?1, 0)", [text])
+            .unwrap();
+        drop(old);
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!(store.reference("a:b").unwrap(), Some(descriptor));
+        assert_eq!(store.action(&Digest::blake3("key")).unwrap(), None);
+    }
+
+    #[test]
     fn facts_survive_reopening() {
         let root = tempfile::tempdir().unwrap();
-        let (key, layer) = (Digest::blake3("key"), Digest::blake3("layer"));
+        let layer = Digest::blake3("layer");
         let blob = LayerBlob {
             digest: Digest::sha256("b"),
             size: 7,
@@ -330,25 +361,19 @@ mod tests {
         let descriptor = Descriptor::new("type", Digest::sha256("m"), 3);
         {
             let store = Store::open(root.path()).unwrap();
-            store
-                .record_action(&key, &layer, "RUN a", Duration::from_millis(5))
-                .unwrap();
             store.record_layer_blob(&layer, "gzip-3", &blob).unwrap();
-            store.set_reference("a:b", &descriptor).unwrap();
+            store.set_reference("a:b", &descriptor, false).unwrap();
         }
         let store = Store::open(root.path()).unwrap();
-        let action = store.action(&key).unwrap().unwrap();
-        assert_eq!(
-            (action.layer, action.name.as_str(), action.elapsed_ms),
-            (layer, "RUN a", 5)
-        );
         assert_eq!(store.layer_blob(&layer, "gzip-3").unwrap(), Some(blob));
         assert_eq!(store.layer_blob(&layer, "tar").unwrap(), None);
         assert_eq!(store.layer_of_diff_id(&blob.diff_id).unwrap(), Some(layer));
         assert_eq!(store.reference("a:b").unwrap(), Some(descriptor.clone()));
-        assert_eq!(
-            store.references().unwrap(),
-            [("a:b".to_owned(), descriptor)]
-        );
+        let image = NamedImage {
+            name: "a:b".to_owned(),
+            descriptor,
+            is_pulled: false,
+        };
+        assert_eq!(store.references().unwrap(), [image]);
     }
 }

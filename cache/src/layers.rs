@@ -16,8 +16,11 @@ use kiln_graph::Digest;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::error::StoreError;
-use crate::filelist::FileList;
+use crate::filelist::{Entry, FileList, Kind};
+use crate::inventory::room_of;
+use crate::ledger::{layer_name, on_disk};
 use crate::store::{Store, remove_tree};
+use crate::verify::is_whole;
 
 /// An unpacked layer in the store.
 #[derive(Debug, Clone)]
@@ -83,22 +86,46 @@ pub fn open_beneath(root: &OwnedFd, path: &[u8]) -> io::Result<File> {
 
 impl Store {
     fn layer_dir(&self, id: &Digest) -> PathBuf {
-        let name = format!("{}-{}", id.algorithm().name(), id.hex());
-        self.root().join("layers").join(name)
+        self.root().join(layer_name(id))
     }
 
-    /// Returns true if the layer is here, unpacked and, as far as can be seen cheaply, whole.
+    /// Returns true if the layer is here and whole; it then stays until this process ends.
+    ///
+    /// Layers are not written through to the disk before they appear, so the power can take part
+    /// of one. A layer that is not known to be whole since the machine was started is therefore
+    /// read once, all of it; of others only the beginning is looked at.
     pub fn has_layer(&self, id: &Digest) -> Result<bool, StoreError> {
-        let dir = self.layer_dir(id);
+        let name = layer_name(id);
+        self.hold(&name)?;
+        let dir = self.root().join(&name);
         if !dir.exists() {
             return Ok(false);
         }
         let mut first = [0; FileList::MAGIC.len()];
         let begins = File::open(dir.join("list")).and_then(|mut list| list.read_exact(&mut first));
-        if begins.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir() {
+        let begins = begins.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir();
+        if begins && self.is_known_whole(&name, &dir)? {
             return Ok(true);
         }
         self.set_aside(&dir).map(|()| false)
+    }
+
+    fn is_known_whole(&self, name: &str, dir: &Path) -> Result<bool, StoreError> {
+        let since = self.known_since(name)?;
+        if since
+            .as_deref()
+            .is_some_and(|boot| !boot.is_empty() && boot == self.boot())
+        {
+            return Ok(true);
+        }
+        if !is_whole(dir) {
+            return Ok(false);
+        }
+        match since {
+            Some(_) => self.note_whole(name)?,
+            None => self.note_content(name, room_of(dir).unwrap_or_default())?,
+        }
+        Ok(true)
     }
 
     /// Returns a layer with its list, if it is here; a damaged one is set aside.
@@ -193,6 +220,8 @@ impl Staging {
             }
         }
         if self.done {
+            let room = room_of_list(list);
+            self.store.note_content(&layer_name(id), room)?;
             return Ok(Layer {
                 id: *id,
                 list: Arc::clone(list),
@@ -204,6 +233,18 @@ impl Staging {
             .layer(id)?
             .ok_or_else(|| StoreError::Damaged { what: what() })
     }
+}
+
+/// Returns the room that a layer takes on disk, as its list tells it.
+fn room_of_list(list: &FileList) -> u64 {
+    let room = |entry: &Entry| match &entry.kind {
+        Kind::File { size, .. } => on_disk(*size),
+        Kind::Dir { .. } => on_disk(1),
+        _ => 0,
+    };
+    // The folder itself, `fs` and `list`.
+    let own = 3 * on_disk(1);
+    own + list.entries().iter().map(room).sum::<u64>()
 }
 
 impl Drop for Staging {
@@ -219,7 +260,6 @@ impl Drop for Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filelist::Entry;
 
     #[test]
     fn a_layer_appears_when_committed_and_the_first_one_stays() {

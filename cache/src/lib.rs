@@ -12,9 +12,11 @@
 //!
 //! Nothing here knows how a layer comes to be: see the crates `worker` and `exporter`.
 
+mod actions;
 mod archive;
 mod blobs;
 mod codec;
+mod collect;
 mod context;
 mod db;
 mod devices;
@@ -24,7 +26,10 @@ mod filelist;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
+mod inventory;
 mod layers;
+mod ledger;
 mod lock;
 mod memos;
 mod mounts;
@@ -33,22 +38,28 @@ mod scan;
 mod stat_table;
 mod store;
 mod tree;
+mod verify;
 mod walk;
 mod xattrs;
 
+pub use crate::actions::{Action, NewAction};
 pub use crate::archive::{ArchiveError, TarEntry, TarKind, TarReader, decompress, is_archive};
 pub use crate::blobs::{BlobWriter, VerifiedBlob};
 pub use crate::codec::Damaged;
+pub use crate::collect::{Collected, Goal};
 pub use crate::context::Context;
-pub use crate::db::{Action, LayerBlob};
+pub use crate::db::{DATABASE, LayerBlob, NamedImage};
 pub use crate::devices::Placeholder;
 pub use crate::dir_writer::{Content, DirWriter};
 pub use crate::error::StoreError;
 pub use crate::filelist::{Entry, FileList, Kind, Mtime, compare_paths, join_path, split_path};
+pub use crate::history::PastBuild;
+pub use crate::inventory::{Inventory, Item, ItemKind};
 pub use crate::layers::{Layer, Staging, open_beneath, open_dir};
-pub use crate::lock::KeyLock;
+pub use crate::lock::{KeyLock, KeyTurn};
 pub use crate::mounts::{CacheFolder, CacheSlot, NewCacheFolder};
 pub use crate::pattern::{Exclusion, IgnoreList, IgnoreState, PatternError, Wildcard};
 pub use crate::scan::{hash_copy, hash_stream, scan_step, scan_upper};
 pub use crate::store::Store;
 pub use crate::tree::{LinkLoop, Node, Tree, components, follow_links};
+pub use crate::verify::{Fault, Verified};

@@ -1,6 +1,7 @@
 //! Cache mounts: folders that stay from build to build and are written to by steps.
 //!
 //! ```text
+//! mounts/HEX/id           what the Dockerfile calls it
 //! mounts/HEX/lock         held while a folder of this name is chosen or made
 //! mounts/HEX/N/fs         a folder as a step sees it
 //! mounts/HEX/N/lock       held while the folder is used: by one user alone, or by several
@@ -18,12 +19,17 @@ use std::path::{Path, PathBuf};
 use kiln_graph::{Digest, Sharing};
 
 use crate::error::StoreError;
+use crate::inventory::room_of;
 use crate::layers::Staging;
-use crate::store::Store;
+use crate::store::{Store, write_unsynced};
+
+/// The file that says what the Dockerfile calls the folders beside it.
+const ID: &str = "id";
 
 /// A folder in use; free again when dropped.
 #[derive(Debug)]
 pub struct CacheFolder {
+    store: Store,
     dir: PathBuf,
     _lock: File,
 }
@@ -32,6 +38,7 @@ pub struct CacheFolder {
 /// exists.
 #[derive(Debug)]
 pub struct NewCacheFolder {
+    store: Store,
     dir: PathBuf,
     sharing: Sharing,
     _gate: File,
@@ -55,6 +62,31 @@ impl CacheFolder {
     }
 }
 
+impl Drop for CacheFolder {
+    /// What a step wrote counts for the limit, if there is one.
+    fn drop(&mut self) {
+        let Some(_) = self.store.limit() else {
+            return;
+        };
+        let name = self.dir.strip_prefix(self.store.root());
+        let name = name.unwrap_or(&self.dir).to_string_lossy().into_owned();
+        let noted = room_of(&self.dir)
+            .map_err(StoreError::io("measure", &self.dir))
+            .and_then(|bytes| self.store.note_content(&name, bytes));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "a cache mount does not count for the limit");
+        }
+    }
+}
+
+/// Returns what the Dockerfile calls a folder.
+pub(crate) fn mount_id(folder: &Path) -> Option<String> {
+    let id = fs::read(folder.parent()?.join(ID)).ok()?;
+    // It is a path in the name space of the build, which has no name.
+    let id = id.strip_prefix(b"/").unwrap_or(&id);
+    Some(String::from_utf8_lossy(id).into_owned())
+}
+
 impl NewCacheFolder {
     /// Makes the folder: it becomes what was staged.
     pub fn create(self, staged: &Staging) -> Result<CacheFolder, StoreError> {
@@ -63,6 +95,7 @@ impl NewCacheFolder {
         let lock = File::create(&path).map_err(StoreError::io("write", &path))?;
         let folder = match take(lock, self.sharing, &path)? {
             Some(lock) => CacheFolder {
+                store: self.store.clone(),
                 dir: self.dir.clone(),
                 _lock: lock,
             },
@@ -80,8 +113,13 @@ impl NewCacheFolder {
 }
 
 impl Store {
-    /// Chooses a folder of this name for one more user.
-    pub fn cache_folder(&self, name: &Digest, sharing: Sharing) -> Result<CacheSlot, StoreError> {
+    /// Chooses a folder of this name for one more user; `id` is what the Dockerfile calls it.
+    pub fn cache_folder(
+        &self,
+        name: &Digest,
+        id: &str,
+        sharing: Sharing,
+    ) -> Result<CacheSlot, StoreError> {
         let dir = self.root().join("mounts").join(name.hex());
         make_dir(&dir)?;
         let path = dir.join("lock");
@@ -89,6 +127,10 @@ impl Store {
         let Some(gate) = take(gate, Sharing::Locked, &path)? else {
             return Ok(CacheSlot::Busy);
         };
+        let id_path = dir.join(ID);
+        if !id_path.exists() {
+            write_unsynced(&id_path, id.as_bytes())?;
+        }
         let mut number = 0;
         loop {
             let dir = dir.join(number.to_string());
@@ -98,7 +140,12 @@ impl Store {
             let path = dir.join("lock");
             let lock = File::create(&path).map_err(StoreError::io("write", &path))?;
             if let Some(lock) = take(lock, sharing, &path)? {
-                return Ok(CacheSlot::Ready(CacheFolder { dir, _lock: lock }));
+                let store = self.clone();
+                return Ok(CacheSlot::Ready(CacheFolder {
+                    store,
+                    dir,
+                    _lock: lock,
+                }));
             }
             number += 1;
         }
@@ -106,6 +153,7 @@ impl Store {
             return Ok(CacheSlot::Busy);
         }
         Ok(CacheSlot::Absent(NewCacheFolder {
+            store: self.clone(),
             dir: dir.join(number.to_string()),
             sharing,
             _gate: gate,
@@ -143,7 +191,7 @@ mod tests {
     }
 
     fn use_one(store: &Store, sharing: Sharing) -> CacheFolder {
-        match store.cache_folder(&name(), sharing).unwrap() {
+        match store.cache_folder(&name(), "id", sharing).unwrap() {
             CacheSlot::Ready(folder) => folder,
             CacheSlot::Absent(place) => place.create(&store.stage_layer().unwrap()).unwrap(),
             CacheSlot::Busy => panic!("busy"),
@@ -151,7 +199,7 @@ mod tests {
     }
 
     fn is_busy(store: &Store, sharing: Sharing) -> bool {
-        let slot = store.cache_folder(&name(), sharing).unwrap();
+        let slot = store.cache_folder(&name(), "id", sharing).unwrap();
         matches!(slot, CacheSlot::Busy)
     }
 
@@ -208,7 +256,7 @@ mod tests {
     fn one_makes_a_folder_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
-        let slot = store.cache_folder(&name(), Sharing::Shared).unwrap();
+        let slot = store.cache_folder(&name(), "id", Sharing::Shared).unwrap();
         assert!(is_busy(&store, Sharing::Shared));
         drop(slot);
         assert!(!is_busy(&store, Sharing::Shared));

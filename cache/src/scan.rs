@@ -34,6 +34,22 @@ pub fn scan_step(
     below: &Tree,
     sockets: &[Placeholder],
 ) -> Result<FileList, StoreError> {
+    let (entries, placeholders) = read_dir(dir, sockets)?;
+    devices::make_nodes(dir, &entries, &placeholders)
+        .map_err(StoreError::io("make the devices of", dir))?;
+    Ok(FileList::new(changed_entries(entries, below)))
+}
+
+/// Returns what is in a directory, as a layer would hold it.
+pub(crate) fn list_dir(dir: &Path) -> Result<FileList, StoreError> {
+    read_dir(dir, &[]).map(|(entries, _)| FileList::new(entries))
+}
+
+/// Reads and hashes all entries, and tells which of the devices are placeholders.
+fn read_dir(
+    dir: &Path,
+    sockets: &[Placeholder],
+) -> Result<(Vec<Entry>, HashSet<Vec<u8>>), StoreError> {
     let root = open_dir(dir).map_err(StoreError::io("open", dir))?;
     let (mut entries, placeholders) = read_entries(&root, sockets).map_err(|error| {
         let path = dir.join(String::from_utf8_lossy(&error.path).as_ref());
@@ -44,9 +60,7 @@ pub fn scan_step(
         }
     })?;
     hash_files(&root, &mut entries).map_err(StoreError::io("read", dir))?;
-    devices::make_nodes(dir, &entries, &placeholders)
-        .map_err(StoreError::io("make the devices of", dir))?;
-    Ok(FileList::new(changed_entries(entries, below)))
+    Ok((entries, placeholders))
 }
 
 /// Hashes a stream with BLAKE3 and returns its length and digest.

@@ -6,12 +6,14 @@
 //! blobs/sha256/HEX        what registries know: configs, manifests, compressed layers
 //! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
 //! logs/HEX                output of a step, whole
+//! records/HEX             what went into the key of an action
 //! contexts/HEX            stat table of one build context
 //! memos/HEX               what is known of a file or a repository elsewhere
 //! git/HEX/                a bare repository: what was fetched from one address
 //! git/known_hosts         keys of SSH hosts, each trusted when it was seen first
 //! sandbox/                what the runtime needs to start steps
 //! locks/HEX               held while a process makes what has this key
+//! gates/                  locks of the store as a whole: leases, collect, database
 //! mounts/HEX/N/           folders of cache mounts, which change
 //! tmp/SESSION/            what one process is writing; its lock file is held while it lives
 //! ```
@@ -25,11 +27,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use crate::db::Database;
+use crate::db::{DATABASE, Database};
 use crate::error::StoreError;
+use crate::ledger::{Leases, current_boot};
 
 /// First line of the `version` file.
 const VERSION: &str = "kiln store 1";
@@ -48,6 +51,22 @@ struct Inner {
     root: PathBuf,
     session: Session,
     db: Database,
+    leases: Leases,
+    /// Names the run of the machine since it was started.
+    boot: String,
+    /// Room that content may take, in bytes.
+    limit: OnceLock<u64>,
+    /// It was said that the limit cannot be kept.
+    has_warned: AtomicBool,
+}
+
+impl Drop for Inner {
+    /// What this process used was used until now.
+    fn drop(&mut self) {
+        if let Err(error) = self.db.note_uses(&self.leases.names()) {
+            tracing::warn!(%error, "the times of last use stay as they were");
+        }
+    }
 }
 
 /// The temporary folder of this process; removed when the last handle goes.
@@ -67,19 +86,58 @@ impl Store {
             "blobs/sha256",
             "layers",
             "logs",
+            "records",
             "contexts",
             "locks",
+            "gates",
             "mounts",
             "tmp",
         ] {
             make_dir(&root.join(dir))?;
         }
         let session = Session::start(&root.join("tmp"))?;
-        let db = Database::open(&root.join("kiln.db"))?;
-        let root = root.to_owned();
+        let leases = Leases::start(root, &session.dir)?;
+        let db = {
+            // Making the tables needs the database for itself.
+            let _alone = lock_gate(root, "database")?;
+            Database::open(&root.join(DATABASE))?
+        };
+        let inner = Inner {
+            root: root.to_owned(),
+            session,
+            db,
+            leases,
+            boot: current_boot(),
+            limit: OnceLock::new(),
+            has_warned: AtomicBool::new(false),
+        };
         Ok(Self {
-            inner: Arc::new(Inner { root, session, db }),
+            inner: Arc::new(inner),
         })
+    }
+
+    /// Sets the room that content may take on disk, in bytes; from now on what was not used for
+    /// longest goes when there is more. The first call counts.
+    pub fn set_limit(&self, bytes: u64) -> Result<(), StoreError> {
+        self.inner.limit.get_or_init(|| bytes);
+        self.keep_limit()
+    }
+
+    /// Returns the room that content may take on disk.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.inner.limit.get().copied()
+    }
+
+    pub(crate) fn has_warned(&self) -> &AtomicBool {
+        &self.inner.has_warned
+    }
+
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.inner.leases
+    }
+
+    pub(crate) fn boot(&self) -> &str {
+        &self.inner.boot
     }
 
     /// Returns the root folder.
@@ -147,6 +205,20 @@ impl Drop for Session {
     }
 }
 
+/// Opens a lock of the store as a whole.
+pub(crate) fn open_gate(root: &Path, name: &str) -> Result<File, StoreError> {
+    let path = root.join("gates").join(name);
+    File::create(&path).map_err(StoreError::io("write", &path))
+}
+
+/// Waits for a lock of the store as a whole, and holds it until the file is dropped.
+pub(crate) fn lock_gate(root: &Path, name: &str) -> Result<File, StoreError> {
+    let gate = open_gate(root, name)?;
+    gate.lock()
+        .map_err(StoreError::io("lock", root.join("gates").join(name)))?;
+    Ok(gate)
+}
+
 /// Removes the folders of sessions that ended without doing so.
 fn sweep(tmp: &Path) {
     let Ok(sessions) = fs::read_dir(tmp) else {
@@ -164,9 +236,13 @@ fn sweep(tmp: &Path) {
     }
 }
 
-/// Removes a tree, also below folders whose mode forbids it to their owner.
+/// Removes a file or a tree; what is gone already is no error.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_dir() => fs::remove_file(path),
+        _ => fs::remove_dir_all(path),
+    };
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
@@ -202,13 +278,26 @@ fn check_version(root: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Writes a small file so that readers see the old content or the new one.
+/// Writes a small file so that readers see the old content or the new one, also when the power
+/// fails.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    replace(path, content, true)
+}
+
+/// Writes a small file so that readers see the old content or the new one. When the power fails,
+/// there may be neither: only for what tells by itself whether it is whole.
+pub(crate) fn write_unsynced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    replace(path, content, false)
+}
+
+fn replace(path: &Path, content: &[u8], is_synced: bool) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(dir)?;
         io::Write::write_all(&mut file, content)?;
-        file.as_file().sync_data()?;
+        if is_synced {
+            file.as_file().sync_data()?;
+        }
         file.persist(path)?;
         Ok(())
     };

@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{
@@ -12,6 +13,8 @@ use clap::{
 
 use crate::commands::call::{Call, Method};
 use crate::docker_flags::DockerFlags;
+use crate::duration::duration;
+use crate::size::size;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
 #[derive(Debug, Parser)]
@@ -36,6 +39,14 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the images of the local store
     Images(ImagesArgs),
+    /// Tell why the steps of a build ran, or since when they are cached
+    Why(WhyArgs),
+    /// Show what the cache takes on disk, by kind and by image
+    Du(DuArgs),
+    /// Take away what the cache could do without
+    Prune(PruneArgs),
+    /// Look after the store
+    Store(StoreArgs),
 }
 
 /// `kiln build`, with the names of `docker build`.
@@ -78,6 +89,23 @@ pub(crate) struct BuildArgs {
     /// Run the steps of these stages again
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Run steps again whose result in the cache is older, such as 24h; 0 is --no-cache
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) cache_ttl: Option<Duration>,
+    /// Room that the cache may take on disk, such as 20GB; what was not used for longest goes, also
+    /// while the build runs (default: max-cache of the configuration file, or no limit)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_cache: Option<u64>,
+    /// Tell why each step ran, or since when it is cached: text on standard error, or json on
+    /// standard output
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text"
+    )]
+    pub(crate) explain: Option<TextOrJson>,
     /// Ask the registry for base images that are known already
     #[arg(long, value_parser = switch, action = ArgAction::Set)]
     pub(crate) pull: bool,
@@ -112,8 +140,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
     /// Size of /dev/shm of RUN steps, such as 128m
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) shm_size: Option<String>,
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) shm_size: Option<u64>,
     /// Give a secret to RUN --mount=type=secret: id=NAME[,src=FILE|env=VARIABLE]
     #[arg(long, value_name = "SPEC")]
     pub(crate) secret: Vec<String>,
@@ -246,6 +274,15 @@ pub(crate) enum Diagnostics {
     Json,
 }
 
+/// How something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextOrJson {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
 /// What is printed instead of building.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Print {
@@ -274,6 +311,85 @@ pub(crate) struct ImagesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `kiln why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// Only steps whose name contains this
+    pub(crate) step: Option<String>,
+    /// Number of the build (default: the latest)
+    #[arg(long, value_name = "N")]
+    pub(crate) build: Option<i64>,
+    /// How it is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+/// `kiln du`.
+#[derive(Debug, Args)]
+pub(crate) struct DuArgs {
+    /// Show only what is like this, such as type=exec.cachemount or description~=pip
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// Show everything that is known of each item
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// How it is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: TextOrJson,
+}
+
+/// `kiln prune`, with the names of `docker buildx prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Take away logs and records of steps, too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Take away only what is like this, such as until=24h or type=exec.cachemount
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Keep what was used in this time, such as 24h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) keep_duration: Option<Duration>,
+    /// Stop when the cache takes no more than this
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_used_space: Option<u64>,
+    /// Room that the cache may keep in any case
+    #[arg(long, value_name = "SIZE", alias = "keep-storage", value_parser = size)]
+    pub(crate) reserved_space: Option<u64>,
+    /// Stop when this much is free on the disk
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) min_free_space: Option<u64>,
+    /// Show whole ids
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+/// `kiln store`.
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: StoreCommand,
+}
+
+/// What can be done to the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Read all layers and blobs and the database, and say what is damaged
+    Verify(VerifyArgs),
+}
+
+/// `kiln store verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Take out what is damaged; builds make or fetch it again
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 #[cfg(test)]

@@ -2,5 +2,9 @@
 
 pub(crate) mod build;
 pub(crate) mod call;
+pub(crate) mod du;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod prune;
+pub(crate) mod store;
+pub(crate) mod why;

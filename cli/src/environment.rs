@@ -11,6 +11,7 @@ use anyhow::Context as _;
 pub(crate) struct Environment {
     home: Option<PathBuf>,
     data_home: Option<PathBuf>,
+    config_home: Option<PathBuf>,
     docker_config: Option<PathBuf>,
     auth_config: Option<String>,
     variables: Vec<(OsString, OsString)>,
@@ -43,6 +44,7 @@ impl Environment {
         Self {
             home: folder("HOME"),
             data_home: folder("XDG_DATA_HOME"),
+            config_home: folder("XDG_CONFIG_HOME"),
             docker_config: folder("DOCKER_CONFIG"),
             auth_config: var_os("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()),
             variables: std::env::vars_os().collect(),
@@ -100,6 +102,16 @@ impl Environment {
                 .as_ref()
                 .map(|home| home.join(".local/share/kiln")),
         }
+    }
+
+    /// Returns where the user's configuration of kiln is, if there is any.
+    pub(crate) fn config_file(&self) -> Option<PathBuf> {
+        let absolute = |path: &&PathBuf| path.is_absolute();
+        let folder = match self.config_home.as_ref().filter(absolute) {
+            Some(folder) => folder.clone(),
+            None => self.home.as_ref()?.join(".config"),
+        };
+        Some(folder.join("kiln/config.toml"))
     }
 
     /// Returns the text of Docker's config file, or of `DOCKER_AUTH_CONFIG`, with its name.

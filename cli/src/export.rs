@@ -233,7 +233,7 @@ fn keep(build: &Build<'_>, output: &OutputSpec, bundle: &Bundle) -> Result<(), F
         let task = build.reporter.task(format!("naming to {name}"), None);
         task.started();
         store
-            .set_reference(&name.to_string(), bundle.root())
+            .set_reference(&name.to_string(), bundle.root(), false)
             .map_err(Failure::user)?;
         task.finished();
     }

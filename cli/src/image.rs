@@ -95,8 +95,8 @@ pub(crate) fn assemble(compiled: &Compiled, values: &Values, now: i64) -> Assemb
         .iter()
         .filter(|step| step.layer.is_some())
         .count();
-    let n_base = snapshot.layers().len().saturating_sub(n_made);
-    let layers = snapshot.layers().to_vec();
+    let n_base = snapshot.len().saturating_sub(n_made);
+    let layers = snapshot.layers();
     let (base, made) = layers.split_at(n_base);
     // What each layer came from, for those that the history does not speak of.
     let mut names: Vec<String> = base

@@ -5,13 +5,16 @@
 
 mod args;
 mod commands;
+mod config;
 mod context_names;
 mod docker_flags;
+mod duration;
 mod environment;
 mod epoch;
 mod excerpt;
 mod export;
 mod fetch;
+mod filters;
 mod image;
 mod local;
 mod plan;
@@ -19,6 +22,7 @@ mod progress;
 mod report;
 mod run;
 mod session;
+mod size;
 mod stop;
 mod writable;
 

@@ -15,6 +15,7 @@ use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kiln_cache::{Context, IgnoreList};
@@ -22,7 +23,7 @@ use kiln_exporter::OutputSpec;
 use kiln_frontend::{NoCache, Options};
 use kiln_graph::{Network, Platform};
 use kiln_registry::Reference;
-use kiln_worker::{ContextFiles, Credentials, Snapshot, StepSettings};
+use kiln_worker::{ContextFiles, Credentials, Reuse, Snapshot, StepSettings};
 
 use crate::args::BuildArgs;
 use crate::commands::call::Method;
@@ -74,6 +75,8 @@ pub(crate) struct BuildPlan {
     pub(crate) makes_index: bool,
     /// Ask registries for names that are known.
     pub(crate) refresh: bool,
+    /// What of the cache is used.
+    pub(crate) reuse: Reuse,
     /// Steps at once.
     pub(crate) jobs: Option<NonZeroUsize>,
 }
@@ -133,11 +136,16 @@ impl BuildPlan {
         let settings = StepSettings {
             hostname: "buildkitsandbox".to_owned(),
             extra_hosts: extra_hosts(&args.add_host)?,
-            shm_size: args.shm_size.as_deref().map(parse_size).transpose()?,
+            shm_size: args.shm_size,
             credentials: credentials(args, env)?,
         };
         let (refresh, jobs) = (args.pull, args.jobs);
+        let reuse = Reuse {
+            max_age: args.cache_ttl,
+            origin: origin(&contexts[0].1, &dockerfile.name),
+        };
         Ok(Self {
+            reuse,
             squash: args.squash,
             makes_index,
             dockerfile,
@@ -173,6 +181,34 @@ impl BuildPlan {
         };
         self.contexts.iter().map(open).collect()
     }
+}
+
+/// Returns what is recorded as the origin of what a build makes.
+fn origin(context: &ContextPlace, dockerfile: &str) -> String {
+    let context = match context {
+        ContextPlace::Folder(dir, _) => {
+            let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+            display_path(&dir)
+        }
+        ContextPlace::Git(source) => without_password(&source.remote),
+        ContextPlace::Http(source) => without_password(&source.url),
+        ContextPlace::Stdin | ContextPlace::Fetched(_) => "standard input".to_owned(),
+    };
+    match Path::new(dockerfile).file_name() {
+        Some(name) if name != "Dockerfile" => format!("{context} ({dockerfile})"),
+        _ => context,
+    }
+}
+
+/// Returns an address without what stands before `@` in its host.
+fn without_password(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return address.to_owned();
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    format!("{scheme}://{host}{path}")
 }
 
 fn is_check(args: &BuildArgs) -> bool {
@@ -321,7 +357,7 @@ fn network(written: &str) -> Result<Network, Failure> {
 }
 
 fn no_cache(args: &BuildArgs) -> NoCache {
-    if args.no_cache {
+    if args.no_cache || args.cache_ttl == Some(Duration::ZERO) {
         NoCache::All
     } else if args.no_cache_filter.is_empty() {
         NoCache::None
@@ -371,39 +407,9 @@ fn extra_hosts(written: &[String]) -> Result<Vec<(String, String)>, Failure> {
     written.iter().map(parse).collect()
 }
 
-/// Reads a size as Docker writes it: `64m`, `1g`, bytes without a unit.
-fn parse_size(text: &str) -> Result<u64, Failure> {
-    let bad = || {
-        Failure::usage(format!(
-            "`{text}` is not a size: expected a number and k, m or g"
-        ))
-    };
-    let lower = text.trim().to_ascii_lowercase();
-    let unit = lower.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number: u64 = lower[..lower.len() - unit.len()]
-        .parse()
-        .map_err(|_| bad())?;
-    let factor: u64 = match unit.trim() {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(factor).ok_or_else(bad)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("100m").unwrap(), 100 << 20);
-        assert_eq!(parse_size("7").unwrap(), 7);
-        assert!(parse_size("x").is_err() && parse_size("1t").is_err());
-        assert!(parse_size("99999999999g").is_err());
-    }
 
     #[test]
     fn hosts_have_addresses() {

@@ -138,6 +138,11 @@ fn write(writer: &mut impl Write, text: &str) -> io::Result<()> {
     writer.flush()
 }
 
+/// Returns a text that no terminal takes for more than text.
+pub(crate) fn clean_line(line: &str) -> String {
+    text::clean(line.as_bytes())
+}
+
 /// Returns what a transfer is called: `sha256:…`, `extracting sha256:…`.
 fn transfer_name(direction: Direction, id: &str) -> String {
     match direction {

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -10,9 +11,13 @@ use kiln_cache::Store;
 use kiln_runtime::Privilege;
 use kiln_solver::{Reporter, blocking};
 
-use crate::args::{BuildArgs, Cli, Command, Diagnostics, Print, Progress};
+use crate::args::{
+    BuildArgs, Cli, Command, Diagnostics, Print, Progress, StoreCommand, TextOrJson,
+};
 use crate::commands::build::{Build, Built, Prepared};
-use crate::commands::{call, images, inspect};
+use crate::commands::why::BuildReport;
+use crate::commands::{call, du, images, inspect, prune, store, why};
+use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::epoch;
 use crate::export::{Facts, export, facts_alone};
@@ -20,7 +25,7 @@ use crate::fetch::fetch;
 use crate::plan::BuildPlan;
 use crate::progress::{Mode, TerminalSize, drive};
 use crate::report::{Failure, FailureKind};
-use crate::session::{Session, open_store};
+use crate::session::{Session, open_store, with_store_hint};
 use crate::stop::until_stopped;
 
 /// How long a build that was stopped waits for work that cannot be stopped.
@@ -42,6 +47,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if is_broken_pipe(&failure) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = with_store_hint(failure);
             let _unprinted = io::stderr().write_all(failure.render().as_bytes());
             failure.exit_code()
         }
@@ -76,6 +82,9 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
         Command::Build(args) => {
             let plan = BuildPlan::new(args, env)?;
             let store = open_store(cli.root, env, &privilege)?;
+            if let Some(limit) = args.max_cache.or(Configuration::read(env)?.max_cache) {
+                store.set_limit(limit).map_err(Failure::user)?;
+            }
             build(args, plan, store, env, &privilege)
         }
         Command::Inspect(args) => {
@@ -85,6 +94,23 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
         Command::Images(args) => {
             let store = open_store(cli.root, env, &privilege)?;
             images::run(args, &store, &mut io::stdout().lock())
+        }
+        Command::Why(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            why::run(args, &store, &mut io::stdout().lock())
+        }
+        Command::Du(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            du::run(args, &store, &mut io::stdout().lock())
+        }
+        Command::Prune(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            prune::run(args, &store, &mut io::stdout().lock())
+        }
+        Command::Store(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            let StoreCommand::Verify(args) = &args.command;
+            store::verify(args, store, &mut io::stdout().lock())
         }
     }
 }
@@ -145,6 +171,11 @@ async fn build_and_show(
             let _unseen = blocking(move || drive(events, mode, io::stderr(), terminal_size)).await;
         }
     };
+    let report = Mutex::new(BuildReport {
+        origin: plan.reuse.origin.clone(),
+        tags: plan.tags.iter().map(ToString::to_string).collect(),
+        steps: Vec::new(),
+    });
     let built = async {
         for warning in &privilege.warnings {
             reporter.warn(warning.as_str());
@@ -153,10 +184,11 @@ async fn build_and_show(
             let context = plan.contexts[0].1.clone();
             let mut plan = fetch(plan, session, &reporter).await?;
             let told = (&reporter, color, args.diagnostics);
-            let epoch = epoch::resolved(&Build::new(&plan, session, told), &context).await?;
+            let epoch =
+                epoch::resolved(&Build::new(&plan, session, told, &report), &context).await?;
             let epoch = epoch.map(|value| ("SOURCE_DATE_EPOCH".to_owned(), value));
             plan.options.build_args.extend(epoch);
-            let build = Build::new(&plan, session, told);
+            let build = Build::new(&plan, session, told, &report);
             build_all(args, &build).await
         })
         .await;
@@ -170,6 +202,8 @@ async fn build_and_show(
         Either::Right((result, _)) => result,
     };
     let _late = tokio::time::timeout(patience_after(&result), shown).await;
+    let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+    tell(args, &session.store, &report)?;
     result
 }
 
@@ -208,11 +242,8 @@ async fn build_prepared(
     }
     let mut built: Vec<Built> = Vec::new();
     for one in prepared {
-        built.push(
-            build
-                .run(one, build.plan.open_contexts()?.into_iter().collect())
-                .await?,
-        );
+        let contexts = build.plan.open_contexts()?.into_iter().collect();
+        built.push(build.run(one, contexts).await?);
     }
     let facts = match export(build, &built).await? {
         Some(facts) => Some(facts),
@@ -231,6 +262,24 @@ async fn build_prepared(
         write_facts(args, facts)?;
     }
     Ok(facts)
+}
+
+/// Remembers what a build did, and tells it if that was asked for.
+fn tell(args: &BuildArgs, store: &Store, report: &BuildReport) -> Result<(), Failure> {
+    if report.steps.is_empty() {
+        return Ok(());
+    }
+    let text = serde_json::to_string(report).expect("a report is plain data");
+    if let Err(error) = store.record_build(&text) {
+        tracing::warn!(%error, "this build is not remembered");
+    }
+    let told = |format| report.render(format, why::now());
+    match args.explain {
+        Some(TextOrJson::Text) => io::stderr().write_all(told(TextOrJson::Text).as_bytes()),
+        Some(TextOrJson::Json) => io::stdout().write_all(told(TextOrJson::Json).as_bytes()),
+        None => Ok(()),
+    }
+    .map_err(Failure::user)
 }
 
 fn write_facts(args: &BuildArgs, facts: &Facts) -> Result<(), Failure> {

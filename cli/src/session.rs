@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use kiln_cache::{Store, StoreError};
+use kiln_cache::{DATABASE, Store, StoreError};
 use kiln_registry::{Client, Config, Credentials};
 use kiln_runtime::{Privilege, PrivilegeKind};
 use kiln_worker::{GitSettings, Images, LazySandbox, Sources};
@@ -76,11 +76,26 @@ fn database_hint(root: &Path, code: Option<i32>) -> String {
             "another process holds the database; try again later".to_owned()
         }
         Some(SQLITE_CORRUPT | SQLITE_NOT_A_DATABASE) => format!(
-            "the database `{0}` is damaged; remove `{0}`, `{0}-wal` and `{0}-shm`: \
-             steps run again then, and images have to be built or pulled again",
-            root.join("kiln.db").display()
+            "the database `{0}` is damaged; `kiln store verify --repair` replaces it, and steps run \
+             again then; if that fails, remove `{0}`, `{0}-wal` and `{0}-shm`",
+            root.join(DATABASE).display()
         ),
         _ => ELSEWHERE.to_owned(),
+    }
+}
+
+/// Adds to a failure of the store what may help, unless it says so already.
+pub(crate) fn with_store_hint(failure: Failure) -> Failure {
+    let error = failure.error.chain().find_map(|one| one.downcast_ref());
+    let hint = match error {
+        Some(error @ StoreError::Database { .. }) if failure.hints.is_empty() => {
+            store_hint(Path::new(""), error)
+        }
+        _ => None,
+    };
+    match hint {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
     }
 }
 

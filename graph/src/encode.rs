@@ -11,9 +11,10 @@
 //! writes a domain and [`VERSION`], so keys of one kind or version never meet those of another.
 
 use crate::digest::{Algorithm, Digest, Hasher};
+use crate::record::{PartKind, Record, readable};
 
 /// Raised whenever the encoding of any value changes: old keys then miss, and never lie.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// A value with a canonical encoding.
 pub trait Encode {
@@ -25,10 +26,16 @@ pub trait Encode {
 const BUFFER: usize = 4096;
 
 /// Hashes the canonical encoding of values.
+///
+/// A recording encoder also keeps what it hashes: see [`Record`]. What names the parts of a record
+/// ([`part`](Self::part), [`field`](Self::field), [`note`](Self::note)) is never hashed.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     hasher: Hasher,
     buffer: Vec<u8>,
+    record: Option<Box<Record>>,
+    /// Values are kept as digests.
+    hides: bool,
 }
 
 impl Encoder {
@@ -38,18 +45,62 @@ impl Encoder {
         let mut encoder = Self {
             hasher,
             buffer: Vec::new(),
+            record: None,
+            hides: false,
         };
         encoder.text(domain).number(VERSION);
         encoder
     }
 
+    /// Starts an encoding whose parts are kept.
+    pub fn recording(domain: &str) -> Self {
+        let record = Some(Box::default());
+        Self {
+            record,
+            ..Self::new(domain)
+        }
+    }
+
+    /// Says that what is written from now on belongs to a part of this name.
+    pub fn part(&mut self, kind: PartKind, name: impl FnOnce() -> String) -> &mut Self {
+        self.hides = false;
+        if let Some(record) = &mut self.record {
+            record.begin(kind, name());
+        }
+        self
+    }
+
+    /// Says that what is written from now on is a property of the part.
+    pub fn field(&mut self, name: &str) -> &mut Self {
+        if let Some(record) = &mut self.record {
+            record.begin_field(name, false);
+        }
+        self
+    }
+
+    /// Tells something of the part that is not hashed.
+    pub fn note(&mut self, name: &str, value: impl FnOnce() -> String) -> &mut Self {
+        if let Some(record) = &mut self.record {
+            record.note(name, value());
+        }
+        self
+    }
+
+    /// Keeps texts of this part as digests only.
+    pub(crate) fn hide(&mut self) -> &mut Self {
+        self.hides = true;
+        self
+    }
+
     /// Writes a number.
     pub fn number(&mut self, value: u64) -> &mut Self {
+        self.keep(|| value.to_string());
         self.write(&value.to_le_bytes())
     }
 
     /// Writes the fixed number of an enum's variant.
     pub fn variant(&mut self, value: u8) -> &mut Self {
+        self.keep(|| value.to_string());
         self.write(&[value])
     }
 
@@ -60,7 +111,12 @@ impl Encoder {
 
     /// Writes a byte string.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
-        self.number(value.len() as u64);
+        let hides = self.hides;
+        self.keep(|| match hides {
+            true => Digest::blake3(value).to_string(),
+            false => readable(value),
+        });
+        self.write(&(value.len() as u64).to_le_bytes());
         self.write(value)
     }
 
@@ -79,6 +135,19 @@ impl Encoder {
     pub fn finish(mut self) -> Digest {
         self.hasher.update(&self.buffer);
         self.hasher.finish()
+    }
+
+    /// Returns the digest of everything written, and what was kept of it: nothing unless this is
+    /// a [recording](Self::recording) encoder.
+    pub fn finish_with_record(mut self) -> (Digest, Record) {
+        let record = self.record.take().map(|record| *record);
+        (self.finish(), record.unwrap_or_default())
+    }
+
+    fn keep(&mut self, value: impl FnOnce() -> String) {
+        if let Some(record) = &mut self.record {
+            record.push(value());
+        }
     }
 
     fn write(&mut self, data: &[u8]) -> &mut Self {
@@ -171,7 +240,7 @@ mod tests {
     fn golden_vector() {
         assert_eq!(
             digest(&["kiln", ""]).to_string(),
-            "blake3:82d2a04760cf661618b42cbb8771a78f0544721e5c2364ee7791c78e3f4ce8d7"
+            "blake3:9f5299eec7ce35bfada38c18f8ad5b39a24f610102d2893c888091ad3e0bba52"
         );
     }
 }

@@ -20,6 +20,7 @@ mod mount;
 mod oci;
 mod op;
 mod platform;
+mod record;
 mod render;
 mod source;
 
@@ -36,6 +37,7 @@ pub use crate::op::{
     Copy, CopySource, Exec, InlineFile, MakeDir, Network, Op, Owner, Principal, Security,
 };
 pub use crate::platform::{ParsePlatformError, Platform};
+pub use crate::record::{Change, Difference, PartKind, Record};
 pub use crate::source::{
     GitSource, GitTimes, HttpSource, ImageSource, LocalSource, is_full_commit,
 };

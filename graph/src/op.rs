@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::encode::{Encode, Encoder};
 use crate::mode::Mode;
 use crate::mount::Mount;
+use crate::record::{PartKind, is_secret_name};
 use crate::source::{GitSource, HttpSource, ImageSource, LocalSource};
 
 /// One operation with its own parameters.
@@ -191,20 +192,33 @@ impl Encode for Op {
 
 impl Encode for Exec {
     fn encode(&self, encoder: &mut Encoder) {
-        encoder
-            .value(&self.args)
-            .value(&self.env)
-            .text(&self.cwd)
-            .text(&self.user);
-        encoder.variant(match self.network {
+        encoder.part(PartKind::Instruction, String::new);
+        encoder.value(&self.args);
+        encoder.part(PartKind::Shape, || "variables".to_owned());
+        encoder.number(self.env.len() as u64);
+        for (name, value) in &self.env {
+            encoder.part(PartKind::Variable, || name.clone());
+            if is_secret_name(name) {
+                encoder.hide();
+            }
+            encoder.field("name").text(name).field("value").text(value);
+        }
+        flag(encoder, "WORKDIR").text(&self.cwd);
+        flag(encoder, "USER").text(&self.user);
+        flag(encoder, "network").variant(match self.network {
             Network::Default => 0,
             Network::None => 1,
             Network::Host => 2,
         });
-        encoder
-            .value(&self.files)
-            .value(&self.mounts)
-            .flag(self.security == Security::Insecure);
+        encoder.part(PartKind::Instruction, || "files".to_owned());
+        encoder.value(&self.files);
+        encoder.part(PartKind::Shape, || "mounts".to_owned());
+        encoder.number(self.mounts.len() as u64);
+        for mount in &self.mounts {
+            encoder.part(PartKind::Mount, || mount.target.clone().unwrap_or_default());
+            encoder.value(mount);
+        }
+        flag(encoder, "security").flag(self.security == Security::Insecure);
     }
 }
 
@@ -219,15 +233,15 @@ impl Encode for InlineFile {
 
 impl Encode for Copy {
     fn encode(&self, encoder: &mut Encoder) {
-        encoder
-            .value(&self.sources)
-            .text(&self.destination)
-            .value(&self.owner);
-        encoder
-            .value(&self.mode)
-            .flag(self.link)
-            .flag(self.parents)
-            .value(&self.exclude);
+        encoder.part(PartKind::Instruction, || "sources".to_owned());
+        encoder.value(&self.sources);
+        encoder.part(PartKind::Instruction, || "destination".to_owned());
+        encoder.text(&self.destination);
+        flag(encoder, "chown").value(&self.owner);
+        flag(encoder, "chmod").value(&self.mode);
+        flag(encoder, "link").flag(self.link);
+        flag(encoder, "parents").flag(self.parents);
+        flag(encoder, "exclude").value(&self.exclude);
     }
 }
 
@@ -265,9 +279,14 @@ impl Encode for Principal {
 
 impl Encode for MakeDir {
     fn encode(&self, encoder: &mut Encoder) {
-        encoder
-            .text(&self.path)
-            .number(self.mode.into())
-            .text(&self.user);
+        encoder.part(PartKind::Instruction, String::new);
+        encoder.text(&self.path);
+        flag(encoder, "mode").number(self.mode.into());
+        flag(encoder, "USER").text(&self.user);
     }
+}
+
+/// Begins the part that is a flag.
+fn flag<'a>(encoder: &'a mut Encoder, name: &'static str) -> &'a mut Encoder {
+    encoder.part(PartKind::Flag, || name.to_owned())
 }

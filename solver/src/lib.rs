@@ -19,10 +19,12 @@ mod claims;
 mod driver;
 mod frontier;
 mod progress;
+mod reason;
 mod solve;
 mod worker;
 
 pub use crate::blocking::blocking;
 pub use crate::progress::{Direction, Event, Reporter, Stream, Task, TaskId};
+pub use crate::reason::{MAX_DIFFERENCES, Reason, age};
 pub use crate::solve::{SolveError, SolveOptions, solve};
 pub use crate::worker::{Outcome, StepFailure, Worker};

@@ -145,7 +145,7 @@ impl Images {
         let manifest = self.client.manifest(reference, reference.digest()).await?;
         self.store.put_blob(&manifest.bytes)?;
         let descriptor = manifest.descriptor();
-        self.store.set_reference(name, &descriptor)?;
+        self.store.set_reference(name, &descriptor, true)?;
         Ok((descriptor, manifest.bytes))
     }
 
@@ -307,6 +307,7 @@ impl Images {
             let size = origin.blob.size;
             task.transfer(&label, Direction::Extract, 0, Some(size));
             let layer = unpack_blob(&store, &origin, &tree, (diff_id, on_id))?;
+            store.describe_layer(&layer.id, &origin.reference)?;
             task.transfer(&label, Direction::Extract, size, Some(size));
             Ok(layer)
         })

@@ -31,8 +31,8 @@ pub(crate) struct Prepared {
 /// What a mount shows of an input, as far as it decides about the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen<'a> {
-    /// All of a snapshot, known by its name.
-    Snapshot(Digest),
+    /// All of the snapshot that an input is, known by its name.
+    Snapshot(usize, Digest),
     /// What is at a path of an input.
     Content(usize, &'a str),
 }
@@ -42,7 +42,7 @@ pub(crate) fn seen<'a>(op: &'a Exec, inputs: &[Option<Value>]) -> Vec<Seen<'a>> 
     let shown = op.mounts.iter().filter_map(shown);
     shown
         .map(|(input, path)| match &inputs[input] {
-            Some(Value::Snapshot(snapshot)) if path == "/" => Seen::Snapshot(snapshot.id()),
+            Some(Value::Snapshot(snapshot)) if path == "/" => Seen::Snapshot(input, snapshot.id()),
             _ => Seen::Content(input, path),
         })
         .collect()

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use kiln_cache::{Entry, Kind, Node, Tree, Wildcard, components, join_path, split_path};
-use kiln_graph::{Copy, CopySource, Encoder, Mode};
+use kiln_graph::{Copy, CopySource, Encoder, Mode, PartKind};
 
 use crate::error::CopyError;
 use crate::filter::Query;
@@ -165,16 +165,21 @@ pub(crate) fn encode_selection(
         new_mode: op.mode.as_ref(),
         owner: op.owner.is_none(),
     };
+    let sources = || "sources".to_owned();
+    encoder.part(PartKind::Shape, sources);
     encoder.number(selection.len() as u64);
     for selected in selection {
         // Names of one file are numbered in order of appearance.
         let mut groups: HashMap<(usize, Vec<u8>), u64> = HashMap::new();
+        encoder.part(PartKind::Instruction, sources);
         encoder.bytes(selected.base_name());
         let items = query.items(tree, selected);
+        encoder.part(PartKind::Shape, || "files".to_owned());
         encoder.number(items.len() as u64);
         match tree.get(&selected.real) {
             Some(node) if !node.entry.is_dir() => {
                 encoder.flag(false);
+                file_part(encoder, &selected.path, b"");
                 encode_node(encoder, tree, node, counts, &mut groups);
             }
             _ => {
@@ -182,8 +187,11 @@ pub(crate) fn encode_selection(
             }
         }
         for item in items {
-            encoder.bytes(item.relative).flag(item.is_on_the_way);
+            file_part(encoder, &selected.path, item.relative);
+            encoder.field("path").bytes(item.relative);
+            encoder.flag(item.is_on_the_way);
             if item.is_on_the_way {
+                encoder.field("mode");
                 // A directory that exists takes the bits that the source has.
                 encoder.number(item.node.entry.mode.into());
             }
@@ -208,10 +216,13 @@ pub(crate) fn encode_all(encoder: &mut Encoder, tree: &Tree, real: &[u8]) {
     };
     let mut groups: HashMap<(usize, Vec<u8>), u64> = HashMap::new();
     let top = tree.get(real);
+    encoder.part(PartKind::Shape, || "files".to_owned());
     encoder.flag(top.is_some());
     let below = tree.below(real);
     encoder.number(below.len() as u64);
     for node in top.into_iter().chain(below) {
+        file_part(encoder, &node.entry.path, b"");
+        encoder.field("path");
         encoder.bytes(&node.entry.path[real.len()..]);
         encode_node(encoder, tree, node, counts, &mut groups);
     }
@@ -231,13 +242,21 @@ fn encode_node(
         Kind::Dir { .. } => &Kind::Dir { opaque: false },
         kind => kind,
     };
+    encoder.field(match kind {
+        Kind::File { .. } => "content",
+        Kind::Symlink { .. } | Kind::Hardlink { .. } => "target",
+        _ => "kind",
+    });
     encoder.value(kind);
     if matches!(entry.kind, Kind::File { .. }) {
         let next = groups.len() as u64;
-        let group = *groups
-            .entry((file.layer, entry.path.clone()))
-            .or_insert(next);
-        encoder.number(group);
+        let name = (file.layer, entry.path.clone());
+        let first = *groups.entry(name).or_insert(next);
+        // The number of a file that has one name only would change with its neighbours.
+        encoder.field("hard link").flag(first != next);
+        if first != next {
+            encoder.number(first);
+        }
     }
     let mode = match counts.new_mode {
         Some(mode) if !matches!(entry.kind, Kind::Symlink { .. }) => {
@@ -245,14 +264,28 @@ fn encode_node(
         }
         _ => entry.mode,
     };
-    encoder.number(mode.into());
+    encoder.field("mode").number(mode.into());
     if counts.owner {
+        encoder.field("owner");
         encoder.number(entry.uid.into()).number(entry.gid.into());
     }
+    encoder.field("extended attributes");
     encoder.number(entry.xattrs.len() as u64);
     for (name, value) in &entry.xattrs {
         encoder.bytes(name).bytes(value);
     }
+}
+
+/// Begins the part that is a file, by the path that a user knows.
+fn file_part(encoder: &mut Encoder, selected: &[u8], relative: &[u8]) {
+    encoder.part(PartKind::File, || {
+        let path = match (selected.is_empty(), relative.is_empty()) {
+            (true, _) => relative.to_vec(),
+            (_, true) => selected.to_vec(),
+            _ => [selected, relative].join(&b'/'),
+        };
+        String::from_utf8_lossy(&path).into_owned()
+    });
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod run_git;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use kiln_cache::{Context, KeyLock, Store};
+use kiln_cache::{Context, KeyLock, KeyTurn, Store};
 use kiln_graph::{Digest, Encoder, GitSource, HttpSource};
 use kiln_registry::Client;
 use kiln_solver::Task;
@@ -135,18 +135,27 @@ fn key_of(kind: &str, parts: &[&str]) -> Digest {
     encoder.finish()
 }
 
-/// Waits until no other process works on what has this key.
+/// Waits until no other process works on what has this key, and says for whom it waits. `what` is
+/// what others are told that we make.
 pub(crate) async fn wait_for_key(
     store: &Store,
     key: &Digest,
+    what: &str,
     task: &Task,
 ) -> Result<KeyLock, WorkerError> {
     let mut pause = Pause::first();
+    let mut told = None;
     loop {
-        if let Some(lock) = store.try_lock_key(key)? {
-            return Ok(lock);
+        let holder = match store.try_lock_key(key, what)? {
+            KeyTurn::Mine(lock) => return Ok(lock),
+            KeyTurn::Taken(holder) => holder,
+        };
+        if told.is_none() || holder.is_some() && told.as_ref() != Some(&holder) {
+            let of = holder.as_ref().map(|who| format!(", {who}"));
+            let of = of.unwrap_or_default();
+            task.status(format!("waiting for another build that makes the same{of}"));
+            told = Some(holder);
         }
-        task.status("waiting for another build that makes the same");
         pause.wait().await;
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kiln_cache::{
-    Content, DirWriter, Entry, FileList, Kind, Layer, Store, Tree, compare_paths, join_path,
-    split_path,
+    Content, DirWriter, Entry, FileList, Kind, Layer, NewAction, Store, Tree, compare_paths,
+    join_path, split_path,
 };
 use kiln_graph::Encoder;
 use kiln_solver::{Task, blocking};
@@ -49,7 +49,14 @@ pub async fn squash(
             let unpacked = images.layers(&snapshot, task).await?;
             let staged = store.clone();
             let id = blocking(move || write(&staged, &unpacked, n_base)).await?;
-            store.record_action(&key, &id, "squash", started.elapsed())?
+            store.record_action(NewAction {
+                key: &key,
+                layer: &id,
+                name: "squash",
+                elapsed: started.elapsed(),
+                origin: "",
+                record: None,
+            })?
         }
     };
     Ok(SnapshotLayer {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_cache::{Kind, Layer, Mtime, Placeholder, Staging, Store, Tree, scan_step};
-use kiln_graph::{Digest, Encoder, Exec, Network, Security};
+use kiln_graph::{Digest, Encoder, Exec, Network, PartKind, Security};
 use kiln_runtime::{Cancel, Device, Exit, InlineFile, Privilege, RunError, Sandbox, Step};
 use kiln_solver::{Outcome, StepFailure, Stream, Task, blocking};
 use tokio::sync::OnceCell;
@@ -38,11 +38,14 @@ impl StepSettings {
     /// Writes what decides about a step. As in BuildKit, the names of further hosts do and their
     /// addresses do not: those differ from machine to machine.
     pub(crate) fn encode(&self, encoder: &mut Encoder) {
+        encoder.part(PartKind::Flag, || "hostname".to_owned());
         encoder.text(&self.hostname);
+        encoder.part(PartKind::Flag, || "add-host".to_owned());
         encoder.number(self.extra_hosts.len() as u64);
         for (name, _) in &self.extra_hosts {
             encoder.text(name);
         }
+        encoder.part(PartKind::Flag, || "shm-size".to_owned());
         match self.shm_size {
             None => encoder.variant(0),
             Some(size) => encoder.variant(1).number(size),

@@ -12,12 +12,14 @@
 //! its followers the same key as before.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use kiln_cache::{Context, FileList, Store, Tree, Wildcard};
-use kiln_graph::{Copy, CopySource, Digest, Encoder, Exec, Graph, Op, Vertex};
-use kiln_solver::{Outcome, Task, Worker, blocking};
+use kiln_cache::{Context, FileList, NewAction, Store, Tree, Wildcard};
+use kiln_graph::{
+    Copy, CopySource, Digest, Encoder, Exec, Graph, Input, Op, PartKind, Record, Vertex,
+};
+use kiln_solver::{Outcome, Reason, Task, Worker, blocking};
 use tokio::sync::OnceCell;
 
 use crate::apply::{Source, SourceBytes};
@@ -27,6 +29,7 @@ use crate::filter::{Query, root_of};
 use crate::images::{Images, ResolvedImage};
 use crate::missing::with_hint;
 use crate::mounts::{self, Seen};
+use crate::reuse::Reuse;
 use crate::select::{self, Selected, encode_selection, find};
 use crate::snapshot::{Snapshot, Value};
 use crate::sources::{ContextFiles, Sources, wait_for_key};
@@ -47,6 +50,20 @@ pub struct LocalWorker {
     sources: Sources,
     /// Contexts that are no folders, by name.
     elsewhere: HashMap<String, ContextFiles>,
+    /// What the inputs of a vertex are called, by its digest.
+    input_names: HashMap<Digest, Vec<Arc<str>>>,
+    reuse: Reuse,
+    // Guards what was told of vertices, by digest.
+    told: Mutex<HashMap<Digest, Explanation>>,
+}
+
+/// The key of a vertex, and why the vertex ran or was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The key.
+    pub key: Digest,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// A context, and what of it the graph can select.
@@ -74,6 +91,8 @@ pub struct Parts {
     pub sources: Sources,
     /// The contexts of the graph, by name.
     pub contexts: HashMap<String, ContextFiles>,
+    /// What of the cache is used.
+    pub reuse: Reuse,
 }
 
 impl LocalWorker {
@@ -98,6 +117,9 @@ impl LocalWorker {
         Self {
             contexts,
             elsewhere,
+            input_names: input_names(graph),
+            reuse: parts.reuse,
+            told: Mutex::default(),
             sources: parts.sources,
             store: parts.store,
             images: parts.images,
@@ -165,56 +187,32 @@ impl Worker for LocalWorker {
         inputs: &[Option<Value>],
         task: &Task,
     ) -> Result<Option<Digest>, WorkerError> {
-        let domain = match &vertex.op {
-            Op::Image(_) | Op::Local(_) | Op::Http(_) | Op::Git(_) => return Ok(None),
-            Op::Exec(_) => "exec",
-            Op::Copy(_) => "copy",
-            Op::MakeDir(_) => "make directory",
+        let Some(domain) = domain_of(&vertex.op) else {
+            return Ok(None);
         };
-        let mut encoder = Encoder::new(domain);
-        if let Op::Exec(op) = &vertex.op {
-            encoder.value(&Op::Exec(mounts::keyed_op(op)));
-            encoder.value(&base_of(inputs).id());
-            self.settings.encode(&mut encoder);
-            return self.key_of_mounts(encoder, op, inputs, task).await;
-        }
-        match &vertex.op {
-            Op::Copy(op) => encoder.value(&Op::Copy(select::keyed_op(op))),
-            op => encoder.value(op),
-        };
-        if needs_base(&vertex.op) {
-            encoder.value(&base_of(inputs).id());
-        }
-        let Op::Copy(op) = &vertex.op else {
-            return Ok(Some(encoder.finish()));
-        };
-        let (op, sources) = (op.clone(), self.sources(inputs, task).await?);
-        blocking(move || {
-            for (number, path) in paths_of(&op) {
-                let source = &sources[number];
-                let query = Query::new(&op, path)?;
-                let selection = query.select(&source.tree);
-                let selection = selection.map_err(|e| with_hint(e, source, path))?;
-                encode_selection(&mut encoder, (&source.tree, &query), &selection, &op);
-            }
-            Ok(Some(encoder.finish()))
-        })
-        .await
+        let encoder = Encoder::new(domain);
+        let encoder = self.encode(encoder, vertex, inputs, task).await?;
+        Ok(Some(encoder.finish()))
     }
 
     async fn lookup(
         &self,
         key: &Digest,
-        _vertex: &Vertex,
+        vertex: &Vertex,
         inputs: &[Option<Value>],
         _task: &Task,
     ) -> Result<Option<Value>, WorkerError> {
         let Some(action) = self.store.action(key)? else {
             return Ok(None);
         };
-        if !self.store.has_layer(&action.layer)? {
+        if self.reuse.is_too_old(&action) || !self.store.has_layer(&action.layer)? {
             return Ok(None);
         }
+        self.note(vertex, key, || Reason::Cached {
+            since: action.created,
+            took_ms: action.elapsed_ms,
+            from: action.origin,
+        });
         Ok(Some(Value::Snapshot(
             base_of(inputs).with_layer(action.layer, action.created),
         )))
@@ -250,35 +248,82 @@ impl Worker for LocalWorker {
             Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) => {}
         }
         let key = key.copied().unwrap_or(vertex.digest);
-        let _lock = wait_for_key(&self.store, &key, task).await?;
+        let _lock = wait_for_key(&self.store, &key, &vertex.meta.name, task).await?;
         if !vertex.meta.ignore_cache
             && let Some(value) = self.lookup(&key, vertex, inputs, task).await?
         {
             // Another process made it while we waited.
             return Ok(Outcome::Done(value));
         }
-        self.make(vertex, &base_of(inputs), inputs, &key, task)
-            .await
+        let record = self.explain(vertex, inputs, &key, task).await?;
+        self.make(vertex, inputs, (&key, &record), task).await
     }
 }
 
 impl LocalWorker {
-    /// Finishes the key of a step with what its mounts show.
-    async fn key_of_mounts(
+    /// Writes everything that decides about what a vertex makes.
+    async fn encode(
         &self,
         mut encoder: Encoder,
-        op: &Exec,
+        vertex: &Vertex,
         inputs: &[Option<Value>],
         task: &Task,
-    ) -> Result<Option<Digest>, WorkerError> {
+    ) -> Result<Encoder, WorkerError> {
+        match &vertex.op {
+            Op::Exec(op) => encoder.value(&Op::Exec(mounts::keyed_op(op))),
+            Op::Copy(op) => encoder.value(&Op::Copy(select::keyed_op(op))),
+            op => encoder.value(op),
+        };
+        if needs_base(&vertex.op) {
+            let base = base_of(inputs);
+            encoder.part(PartKind::Base, || self.input_name(vertex, 0));
+            encoder.value(&base.id());
+            if let Some(image) = base.image() {
+                encoder.note("image", || image.to_owned());
+            }
+        }
+        match &vertex.op {
+            Op::Exec(op) => {
+                self.settings.encode(&mut encoder);
+                self.encode_mounts(encoder, (vertex, op), inputs, task)
+                    .await
+            }
+            Op::Copy(op) => {
+                let (op, sources) = (op.clone(), self.sources(inputs, task).await?);
+                blocking(move || {
+                    for (number, path) in paths_of(&op) {
+                        let source = &sources[number];
+                        let query = Query::new(&op, path)?;
+                        let selection = query.select(&source.tree);
+                        let selection = selection.map_err(|e| with_hint(e, source, path))?;
+                        encode_selection(&mut encoder, (&source.tree, &query), &selection, &op);
+                    }
+                    Ok(encoder)
+                })
+                .await
+            }
+            _ => Ok(encoder),
+        }
+    }
+
+    /// Writes what the mounts of a step show.
+    async fn encode_mounts(
+        &self,
+        mut encoder: Encoder,
+        (vertex, op): (&Vertex, &Exec),
+        inputs: &[Option<Value>],
+        task: &Task,
+    ) -> Result<Encoder, WorkerError> {
         for seen in mounts::seen(op, inputs) {
             match seen {
-                Seen::Snapshot(id) => {
+                Seen::Snapshot(input, id) => {
+                    encoder.part(PartKind::Input, || self.input_name(vertex, input));
                     encoder.variant(0).value(&id);
                 }
                 Seen::Content(input, path) => {
                     let source = self.source(inputs[input].as_ref(), task).await?;
                     let path = path.to_owned();
+                    encoder.part(PartKind::Shape, || "files".to_owned());
                     encoder.variant(1);
                     encoder = blocking(move || {
                         mounts::encode_content(&mut encoder, &source, &path).map(|()| encoder)
@@ -287,19 +332,67 @@ impl LocalWorker {
                 }
             }
         }
-        Ok(Some(encoder.finish()))
+        Ok(encoder)
+    }
+
+    fn input_name(&self, vertex: &Vertex, input: usize) -> String {
+        let names = self.input_names.get(&vertex.digest);
+        let name = names.and_then(|names| names.get(input));
+        name.map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Says why a vertex has to run, and returns what went into its key.
+    async fn explain(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Option<Value>],
+        key: &Digest,
+        task: &Task,
+    ) -> Result<Record, WorkerError> {
+        let domain = domain_of(&vertex.op).unwrap_or_default();
+        let encoder = Encoder::recording(domain);
+        let encoder = self.encode(encoder, vertex, inputs, task).await?;
+        let (store, reuse) = (self.store.clone(), self.reuse.clone());
+        let (meta, recorded) = (vertex.meta.clone(), *key);
+        let (reason, record) = blocking(move || {
+            let (again, record) = encoder.finish_with_record();
+            debug_assert_eq!(again, recorded, "what is told is what was looked up");
+            let reason = match meta.ignore_cache {
+                true => Reason::Asked,
+                false => reuse.reason(&store, (&recorded, &record), &meta.name)?,
+            };
+            Ok::<_, WorkerError>((reason, record))
+        })
+        .await?;
+        self.note(vertex, key, || reason);
+        Ok(record)
+    }
+
+    fn note(&self, vertex: &Vertex, key: &Digest, reason: impl FnOnce() -> Reason) {
+        let explanation = Explanation {
+            key: *key,
+            reason: reason(),
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(vertex.digest, explanation);
+    }
+
+    /// Returns why vertices ran or were found, by digest: of all that had a key so far.
+    pub fn explanations(&self) -> HashMap<Digest, Explanation> {
+        let told = self.told.lock();
+        told.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Runs a vertex that makes a layer, and records the action.
     async fn make(
         &self,
         vertex: &Vertex,
-        base: &Snapshot,
         inputs: &[Option<Value>],
-        key: &Digest,
+        (key, record): (&Digest, &Record),
         task: &Task,
     ) -> Result<Outcome<Value>, WorkerError> {
         let started = Instant::now();
+        let base = &base_of(inputs);
         let layers = match needs_base(&vertex.op) {
             true => self.images.layers(base, task).await?,
             false => Vec::new(),
@@ -328,10 +421,14 @@ impl LocalWorker {
         };
         match outcome {
             Outcome::Done(layer) => {
-                let name = &vertex.meta.name;
-                let action = self
-                    .store
-                    .record_action(key, &layer, name, started.elapsed())?;
+                let action = self.store.record_action(NewAction {
+                    key,
+                    layer: &layer,
+                    name: &vertex.meta.name,
+                    elapsed: started.elapsed(),
+                    origin: &self.reuse.origin,
+                    record: Some(record),
+                })?;
                 Ok(Outcome::Done(Value::Snapshot(
                     base.with_layer(layer, action.created),
                 )))
@@ -339,6 +436,27 @@ impl LocalWorker {
             Outcome::Failed(failure) => Ok(Outcome::Failed(failure)),
         }
     }
+}
+
+/// Returns the kind of key that an op has; a source has none.
+fn domain_of(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::Image(_) | Op::Local(_) | Op::Http(_) | Op::Git(_) => None,
+        Op::Exec(_) => Some("exec"),
+        Op::Copy(_) => Some("copy"),
+        Op::MakeDir(_) => Some("make directory"),
+    }
+}
+
+fn input_names(graph: &Graph) -> HashMap<Digest, Vec<Arc<str>>> {
+    let shared = |(_, vertex): (_, &Vertex)| Arc::<str>::from(vertex.meta.name.as_str());
+    let names: Vec<_> = graph.vertices().map(shared).collect();
+    let named = |(_, vertex): (_, &Vertex)| {
+        let name =
+            |input: &Input| input.map_or_else(|| "scratch".into(), |id| Arc::clone(&names[id.0]));
+        (vertex.digest, vertex.inputs.iter().map(name).collect())
+    };
+    graph.vertices().map(named).collect()
 }
 
 /// Returns true if what a vertex makes depends on the snapshot that it works on.

@@ -3,7 +3,7 @@
 mod telling;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::args::Diagnostics;
 use crate::commands::call::Report;
+use crate::commands::why::BuildReport;
 use crate::export::{push_names, push_progress};
 use crate::image::{self, Assembly};
 use crate::plan::BuildPlan;
@@ -55,6 +56,8 @@ pub(crate) struct Build<'a> {
     pub(crate) color: bool,
     /// How mistakes in the Dockerfile are told.
     pub(crate) diagnostics: Diagnostics,
+    /// Why its steps ran; grows while it goes on.
+    pub(crate) report: &'a Mutex<BuildReport>,
 }
 
 impl<'a> Build<'a> {
@@ -62,6 +65,7 @@ impl<'a> Build<'a> {
         plan: &'a BuildPlan,
         session: &'a Session,
         (reporter, color, diagnostics): (&'a Reporter, bool, Diagnostics),
+        report: &'a Mutex<BuildReport>,
     ) -> Self {
         Self {
             plan,
@@ -69,6 +73,7 @@ impl<'a> Build<'a> {
             reporter,
             color,
             diagnostics,
+            report,
         }
     }
 }
@@ -245,6 +250,7 @@ impl Build<'_> {
                 resolved,
                 sources: self.session.sources.clone(),
                 contexts,
+                reuse: self.plan.reuse.clone(),
             },
             &compiled.graph,
         );
@@ -265,7 +271,13 @@ impl Build<'_> {
             solved.map_err(|error| self.solve_failure(&compiled, error))
         };
         let ahead = self.send_ahead(&compiled, receiver);
-        let (values, ()) = futures_util::future::try_join(solved, ahead).await?;
+        let built = futures_util::future::try_join(solved, ahead).await;
+        // Also of a build that failed.
+        self.report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(&compiled.graph, &worker.explanations());
+        let (values, ()) = built?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -324,7 +336,7 @@ impl Build<'_> {
                 value = done.recv(), if open => match value {
                     None => open = false,
                     Some((vertex, value)) if wanted.contains(&vertex) => {
-                        let top = value.snapshot().and_then(|s| s.layers().last().cloned());
+                        let top = value.snapshot().and_then(|s| s.top().cloned());
                         running.extend(top.map(|layer| self.send_layer(layer)));
                     }
                     Some(_) => {}

@@ -15,19 +15,20 @@ pub(crate) fn run(args: &ImagesArgs, store: &Store, out: &mut impl Write) -> Res
     let text = if args.json {
         let rows: Vec<_> = images
             .iter()
-            .map(|(name, descriptor)| json!({ "name": name, "descriptor": descriptor }))
+            .map(|image| json!({ "name": image.name, "descriptor": image.descriptor }))
             .collect();
         serde_json::to_string_pretty(&rows).expect("plain data") + "\n"
     } else {
         let width = images
             .iter()
-            .map(|(name, _)| name.len())
+            .map(|image| image.name.len())
             .max()
             .unwrap_or(4)
             .max(4);
         let mut text = format!("{:width$}  DIGEST\n", "NAME");
-        for (name, descriptor) in &images {
-            writeln!(text, "{name:width$}  {}", descriptor.digest).expect("writing to a String");
+        for image in &images {
+            let (name, digest) = (&image.name, image.descriptor.digest);
+            writeln!(text, "{name:width$}  {digest}").expect("writing to a String");
         }
         text
     };

@@ -120,7 +120,7 @@ fn name_of(cache: &CacheMount, base: Option<(&Value, &Source)>) -> Digest {
 fn take_all(store: &Store, request: Request) -> Result<Result<Folders, String>, WorkerError> {
     let mut by_name = BTreeMap::new();
     for (name, wanted) in &request.by_name {
-        let folder = match store.cache_folder(name, wanted.mount.sharing)? {
+        let folder = match store.cache_folder(name, &wanted.mount.id, wanted.mount.sharing)? {
             CacheSlot::Ready(folder) => folder,
             CacheSlot::Absent(place) => make(store, place, wanted)?,
             CacheSlot::Busy => return Ok(Err(wanted.mount.id.clone())),

@@ -6,7 +6,7 @@
 use std::io::{self, Cursor, Read};
 use std::time::Instant;
 
-use kiln_cache::{Kind, is_archive};
+use kiln_cache::{Kind, NewAction, is_archive};
 use kiln_graph::{Copy, CopySource, Digest, HttpSource};
 use kiln_solver::{Task, blocking};
 
@@ -46,23 +46,23 @@ impl Sources {
         Ok(snapshot_of(blocking(write).await?))
     }
 
-    /// Returns what the archive `name` of a snapshot holds; `None` if it is no archive. `shown` is
-    /// how it is called in messages.
+    /// Returns what the archive `name` of a snapshot holds; `None` if it is no archive. `shown_name`
+    /// is how it is called in messages.
     pub async fn unpacked(
         &self,
         file: &Snapshot,
-        (name, shown): (&str, &str),
+        (name, shown_name): (&str, &str),
         task: &Task,
     ) -> Result<Option<Snapshot>, WorkerError> {
         let source = self.tree(file)?;
         let key = key_of("archive", &[&file.id().to_string(), name]);
-        let _lock = wait_for_key(&self.store, &key, task).await?;
+        let _lock = wait_for_key(&self.store, &key, shown_name, task).await?;
         if let Some(action) = self.store.action(&key)?
             && self.store.has_layer(&action.layer)?
         {
             return Ok(Some(snapshot_of(action.layer)));
         }
-        let (path, shown) = (name.to_owned(), shown.to_owned());
+        let (path, shown) = (name.to_owned(), shown_name.to_owned());
         let (started, job) = (Instant::now(), CopyJob::new(&self.store, Vec::new()));
         task.status("unpacking");
         let unpacked = blocking(move || {
@@ -74,8 +74,14 @@ impl Sources {
         let Some(layer) = unpacked.await? else {
             return Ok(None);
         };
-        self.store
-            .record_action(&key, &layer, "unpack", started.elapsed())?;
+        self.store.record_action(NewAction {
+            key: &key,
+            layer: &layer,
+            name: "unpack",
+            elapsed: started.elapsed(),
+            origin: shown_name,
+            record: None,
+        })?;
         Ok(Some(snapshot_of(layer)))
     }
 

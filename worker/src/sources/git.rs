@@ -54,7 +54,7 @@ impl Sources {
             task.status("unchanged");
             return Ok(found);
         }
-        let _lock = wait_for_key(&self.store, &key, task).await?;
+        let _lock = wait_for_key(&self.store, &key, &address.shown, task).await?;
         if let Some(found) = self.noted_checkout(&key)? {
             return Ok(found);
         }

@@ -40,7 +40,7 @@ impl Sources {
             return Ok(found);
         }
         let key = key_of("file", &[&source.url, &source.file_name]);
-        let _lock = wait_for_key(&self.store, &key, task).await?;
+        let _lock = wait_for_key(&self.store, &key, &source.file_name, task).await?;
         let known = self.known(&key)?;
         // Of a file that is known to be another one nothing can be unchanged.
         let is_wanted = |memo: &Memo| source.checksum.is_none_or(|sum| sum == memo.sha256);

@@ -39,7 +39,7 @@ impl Repository {
     ) -> Result<Self, WorkerError> {
         // Without the password: it is nobody's key, and one that changes fetches nothing anew.
         let key = key_of("git repository", &[&git.address.shown, format]);
-        let lock = wait_for_key(store, &key, task).await?;
+        let lock = wait_for_key(store, &key, &git.address.shown, task).await?;
         let dir = store.kept_dir("git")?.join(key.hex());
         let (aside, known) = (store.temp_path(), dir.clone());
         let is_there = blocking(move || is_whole(&known, &aside)).await;
