@@ -189,9 +189,10 @@ impl Store {
         Ok(record)
     }
 
-    /// Forgets the logs and records of all steps; returns how much room is free again, in bytes.
+    /// Forgets the logs and records of all steps, and the lists of layers that are not here;
+    /// returns how much room is free again, in bytes.
     pub fn forget_logs(&self) -> Result<u64, StoreError> {
-        let dirs = ["logs", "records"].map(|dir| self.root().join(dir));
+        let dirs = ["logs", "records", "lists"].map(|dir| self.root().join(dir));
         dirs.iter().map(|dir| empty(dir)).sum()
     }
 

@@ -123,12 +123,15 @@ impl Store {
         items.sort_by(|a, b| (a.used, a.created, &a.id).cmp(&(b.used, b.created, &b.id)));
         let (collected, moved) = self.move_away(items, total, limit)?;
         self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
-        for item in &collected.items {
+        for (item, path) in collected.items.iter().zip(moved) {
             if let Some(layer) = item.id.strip_prefix("layers/") {
-                self.forget_records(&layer.replacen('-', ":", 1))?;
+                let layer = layer.replacen('-', ":", 1);
+                match self.is_made(&layer)? {
+                    true => self.forget_records(&layer)?,
+                    // One without a list is only half of a layer.
+                    false => drop(self.keep_list(&item.id, &path)),
+                }
             }
-        }
-        for path in moved {
             remove_tree(&path).map_err(StoreError::io("remove", &path))?;
         }
         Ok(collected)

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_graph::{Algorithm, Digest};
@@ -25,11 +26,17 @@ use crate::scan::hash_stream;
 use crate::stat_table::{Look, StatTable};
 use crate::store::Store;
 use crate::tree::components;
-use crate::walk::{Found, Step, WalkError, entry_of, file_type, open_sub, stat_at, walk};
+use crate::walk::{Found, WalkError, entry_of, file_type, list, open_sub, stat_at};
 use crate::xattrs;
 
 /// How often a file that changes while it is read is read again.
 const MAX_ATTEMPTS: usize = 3;
+
+/// Names that one core looks at before it takes others.
+const NAMES_AT_ONCE: usize = 512;
+
+/// Directories that a level of a walk keeps open.
+const MAX_OPEN_DIRS: usize = 64;
 
 /// Links followed on the way to selected paths, as Linux limits them for one path.
 const MAX_LINKS: usize = 40;
@@ -49,6 +56,23 @@ struct Selection {
     entries: Vec<Seen>,
     // Ignored directories, which are needed after all when an exception is inside.
     ignored_dirs: HashMap<Vec<u8>, Entry>,
+}
+
+/// A directory that a walk comes to.
+struct Directory {
+    path: Vec<u8>,
+    /// What of the ignore patterns its parents have matched.
+    state: IgnoreState,
+    /// Without it, the path is opened again.
+    opened: Option<Arc<OwnedFd>>,
+}
+
+/// What is in one directory.
+#[derive(Default)]
+struct Visit {
+    entries: Vec<Seen>,
+    ignored_dirs: Vec<(Vec<u8>, Entry)>,
+    below: Vec<Directory>,
 }
 
 /// An entry that was found.
@@ -187,53 +211,116 @@ impl Context {
         read_entry(&found).map_err(failed)
     }
 
+    /// Adds everything below a directory: level by level, the directories of a level on all cores.
     fn walk(&self, from: &[u8], selection: &mut Selection) -> Result<(), StoreError> {
         let failed = |error: io::Error| self.failed(from, error);
         let dir = self.open_dir(from).map_err(failed)?;
-        let plain = self.ignore.is_empty();
-        let start = if from.is_empty() {
-            self.ignore.root()
-        } else {
-            self.is_ignored(from).1
+        let state = match from.is_empty() {
+            true => self.ignore.root(),
+            false => self.is_ignored(from).1,
         };
-        // The states of the directories that the walk is in, innermost last.
-        let mut states = vec![(from.to_vec(), start)];
-        let visited = walk(dir, from, &mut |found: &Found<'_>| {
-            let is_dir = file_type(found.stat) == FileType::Directory;
-            let mut ignored = false;
-            if !plain {
-                let parent = split_path(found.path).0;
-                while states.last().is_some_and(|(path, _)| path != parent) {
-                    states.pop();
-                }
-                let above = states
-                    .last()
-                    .map_or_else(|| self.ignore.root(), |(_, s)| s.clone());
-                let state;
-                (ignored, state) = self.ignore.check(found.path, &above);
-                if is_dir {
-                    states.push((found.path.to_vec(), state));
-                }
-                if ignored && !(is_dir && self.ignore.has_exceptions()) {
-                    return Ok(Step::Over);
-                }
+        let mut level = vec![Directory {
+            path: from.to_vec(),
+            state,
+            opened: Some(Arc::new(dir)),
+        }];
+        while !level.is_empty() {
+            let visits: Vec<Result<Visit, WalkError>> =
+                level.par_iter().map(|dir| self.visit(dir)).collect();
+            level.clear();
+            for visit in visits {
+                let visit = visit.map_err(|error| self.failed(&error.path, error.source))?;
+                selection.entries.extend(visit.entries);
+                selection.ignored_dirs.extend(visit.ignored_dirs);
+                level.extend(visit.below);
             }
-            let failed = |source| WalkError {
-                path: found.path.to_vec(),
-                source,
+            if level.len() > MAX_OPEN_DIRS {
+                level.iter_mut().for_each(|dir| dir.opened = None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what is in one directory.
+    fn visit(&self, dir: &Directory) -> Result<Visit, WalkError> {
+        let at = |path: &[u8]| {
+            let path = path.to_vec();
+            move |source: io::Error| WalkError { path, source }
+        };
+        let opened = match &dir.opened {
+            Some(opened) => Arc::clone(opened),
+            None => Arc::new(self.open_dir(&dir.path).map_err(at(&dir.path))?),
+        };
+        let names = list(&opened).map_err(at(&dir.path))?;
+        let pieces: Vec<Visit> = names
+            .par_chunks(NAMES_AT_ONCE)
+            .map(|names| self.look_at(dir, &opened, names))
+            .collect::<Result<_, _>>()?;
+        let mut visit = Visit::default();
+        for piece in pieces {
+            visit.entries.extend(piece.entries);
+            visit.ignored_dirs.extend(piece.ignored_dirs);
+            visit.below.extend(piece.below);
+        }
+        Ok(visit)
+    }
+
+    /// Looks at some of the names in a directory.
+    fn look_at(
+        &self,
+        dir: &Directory,
+        opened: &OwnedFd,
+        names: &[CString],
+    ) -> Result<Visit, WalkError> {
+        let at = |path: &[u8]| {
+            let path = path.to_vec();
+            move |source: io::Error| WalkError { path, source }
+        };
+        let mut visit = Visit::default();
+        for name in names {
+            let path = join_path(&dir.path, name.as_bytes());
+            let stat = match stat_at(opened, name) {
+                Ok(stat) => stat,
+                // Gone since the directory was listed.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(at(&path)(error.into())),
             };
-            if let Some(seen) = read_entry(found).map_err(failed)? {
-                if ignored {
-                    selection
-                        .ignored_dirs
-                        .insert(found.path.to_vec(), seen.entry);
-                } else {
-                    selection.entries.push(seen);
+            let is_dir = file_type(&stat) == FileType::Directory;
+            let (mut ignored, mut state) = (false, IgnoreState::default());
+            if !self.ignore.is_empty() {
+                (ignored, state) = self.ignore.check(&path, &dir.state);
+                if ignored && !(is_dir && self.ignore.has_exceptions()) {
+                    continue;
                 }
             }
-            Ok::<_, WalkError>(Step::Into)
-        });
-        visited.map_err(|error| self.failed(&error.path, error.source))
+            let found = Found {
+                path: &path,
+                parent: opened.as_fd(),
+                name,
+                stat: &stat,
+            };
+            let seen = read_entry(&found).map_err(at(&path))?;
+            if is_dir {
+                // Descriptors are few: a wide directory does not keep one for each of its own.
+                let opened = match visit.below.len() < MAX_OPEN_DIRS {
+                    true => Some(Arc::new(open_sub(opened, name).map_err(at(&path))?)),
+                    false => None,
+                };
+                visit.below.push(Directory {
+                    path: path.clone(),
+                    state,
+                    opened,
+                });
+            }
+            match seen {
+                Some(seen) if ignored => {
+                    visit.ignored_dirs.push((path, seen.entry));
+                }
+                Some(seen) => visit.entries.push(seen),
+                None => {}
+            }
+        }
+        Ok(visit)
     }
 
     /// Gives every file its digest, reading those that look different from the last time.
@@ -327,7 +414,7 @@ impl Selection {
         };
         self.entries.extend(needed.into_iter().map(plain));
         self.entries
-            .sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
+            .par_sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
         self.entries.dedup_by(|a, b| a.entry.path == b.entry.path);
         // Of the names of one file the first is the file, the others link to it.
         let mut first_names: HashMap<(u64, u64), Vec<u8>> = HashMap::new();

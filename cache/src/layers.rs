@@ -98,19 +98,24 @@ impl Store {
         let name = layer_name(id);
         self.hold(&name)?;
         let dir = self.root().join(&name);
-        if !dir.exists() {
-            return Ok(false);
-        }
         let mut first = [0; FileList::MAGIC.len()];
         let begins = File::open(dir.join("list")).and_then(|mut list| list.read_exact(&mut first));
-        let begins = begins.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir();
-        if begins && self.is_known_whole(&name, &dir)? {
-            return Ok(true);
+        match begins {
+            Ok(()) if first == FileList::MAGIC && dir.join("fs").is_dir() => {
+                if self.is_known_whole(&name, &dir)? {
+                    return Ok(true);
+                }
+            }
+            Err(_) if !dir.exists() => return Ok(false),
+            _ => {}
         }
         self.set_aside(&dir).map(|()| false)
     }
 
     fn is_known_whole(&self, name: &str, dir: &Path) -> Result<bool, StoreError> {
+        if self.is_known_to_be_whole(name)? {
+            return Ok(true);
+        }
         let since = self.known_since(name)?;
         if since
             .as_deref()
@@ -144,6 +149,36 @@ impl Store {
             })),
             Err(_) => self.set_aside(&dir).map(|()| None),
         }
+    }
+
+    /// Returns the list of a layer whose files were taken away.
+    pub fn kept_list(&self, id: &Digest) -> Result<Option<Arc<FileList>>, StoreError> {
+        let path = self.kept_list_path(&layer_name(id));
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        };
+        match FileList::from_bytes(&bytes) {
+            Ok(list) => Ok(Some(Arc::new(list))),
+            Err(_) => {
+                fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps the list of a layer of an image whose files were moved away to `dir`: keys are still
+    /// made of it.
+    pub(crate) fn keep_list(&self, name: &str, dir: &Path) -> Result<(), StoreError> {
+        let path = self.kept_list_path(name);
+        fs::rename(dir.join("list"), &path).map_err(StoreError::io("write", &path))
+    }
+
+    fn kept_list_path(&self, layer: &str) -> PathBuf {
+        self.root()
+            .join("lists")
+            .join(layer.trim_start_matches("layers/"))
     }
 
     /// Moves a damaged layer away, so that it is made or unpacked again.

@@ -167,6 +167,23 @@ impl Store {
         Ok(())
     }
 
+    /// Returns true if content was known to be whole in this run of the machine when this process
+    /// first asked; a build asks for many layers, and so reads the ledger once.
+    pub(crate) fn is_known_to_be_whole(&self, name: &str) -> Result<bool, StoreError> {
+        if let Some(known) = self.known_whole().get() {
+            return Ok(known.contains(name));
+        }
+        let sql = "SELECT path FROM content WHERE boot = ?1 AND boot != ''";
+        let connection = self.db().lock();
+        let names = connection.prepare(sql).and_then(|mut statement| {
+            statement
+                .query_map([self.boot()], |row| row.get::<_, String>(0))?
+                .collect::<rusqlite::Result<HashSet<_>>>()
+        });
+        let names = names.map_err(StoreError::db("list content"))?;
+        Ok(self.known_whole().get_or_init(|| names).contains(name))
+    }
+
     /// Returns since which start of the machine content is known to be whole.
     pub(crate) fn known_since(&self, name: &str) -> Result<Option<String>, StoreError> {
         let sql = "SELECT boot FROM content WHERE path = ?1";

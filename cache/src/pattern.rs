@@ -62,7 +62,7 @@ fn at_line(line: Option<usize>) -> String {
 }
 
 /// Which patterns matched a folder; what is below it starts from there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IgnoreState(Vec<bool>);
 
 impl IgnoreList {

@@ -16,7 +16,7 @@ use crate::error::StoreError;
 use crate::filelist::{Entry, FileList, Kind, Mtime};
 use crate::layers::{open_beneath, open_dir};
 use crate::tree::Tree;
-use crate::walk::{Found, Step, WalkError, born, entry_as, entry_of, file_type, stat_at, walk};
+use crate::walk::{Found, WalkError, born, entry_as, entry_of, file_type, stat_at, walk};
 use crate::xattrs;
 
 /// Reads an upper directory; `below` is what lay under it.
@@ -176,7 +176,7 @@ fn read_entries(
             source,
         };
         entries.extend(read_entry(found, &mut seen).map_err(failed)?);
-        Ok::<_, WalkError>(Step::Into)
+        Ok::<_, WalkError>(())
     })?;
     Ok((entries, seen.placeholders))
 }

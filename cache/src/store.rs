@@ -6,6 +6,7 @@
 //! blobs/sha256/HEX        what registries know: configs, manifests, compressed layers
 //! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
 //! logs/HEX                output of a step, whole
+//! lists/ALGORITHM-HEX     file list of a layer of an image whose files were taken away
 //! records/HEX             what went into the key of an action
 //! contexts/HEX            stat table of one build context
 //! memos/HEX               what is known of a file or a repository elsewhere
@@ -23,6 +24,7 @@
 //! [`Store::open`] removes it. A database row may name content that is gone: that is a miss, never
 //! an error.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -54,6 +56,8 @@ struct Inner {
     leases: Leases,
     /// Names the run of the machine since it was started.
     boot: String,
+    /// Content that was known to be whole when somebody first asked.
+    known_whole: OnceLock<HashSet<String>>,
     /// Room that content may take, in bytes.
     limit: OnceLock<u64>,
     /// It was said that the limit cannot be kept.
@@ -87,6 +91,7 @@ impl Store {
             "layers",
             "logs",
             "records",
+            "lists",
             "contexts",
             "locks",
             "gates",
@@ -108,6 +113,7 @@ impl Store {
             db,
             leases,
             boot: current_boot(),
+            known_whole: OnceLock::new(),
             limit: OnceLock::new(),
             has_warned: AtomicBool::new(false),
         };
@@ -134,6 +140,10 @@ impl Store {
 
     pub(crate) fn leases(&self) -> &Leases {
         &self.inner.leases
+    }
+
+    pub(crate) fn known_whole(&self) -> &OnceLock<HashSet<String>> {
+        &self.inner.known_whole
     }
 
     pub(crate) fn boot(&self) -> &str {

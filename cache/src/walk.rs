@@ -8,15 +8,6 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
 
 use crate::filelist::{Entry, Kind, Mtime, join_path};
 
-/// Whether a walk goes on below a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Looks inside.
-    Into,
-    /// Leaves it out.
-    Over,
-}
-
 /// One thing found by [`walk`].
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
@@ -34,7 +25,7 @@ pub(crate) struct Found<'a> {
 pub(crate) fn walk<E: From<WalkError>>(
     dir: OwnedFd,
     prefix: &[u8],
-    visit: &mut impl FnMut(&Found<'_>) -> Result<Step, E>,
+    visit: &mut impl FnMut(&Found<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     // Directories still open, with the names not yet visited, last name first.
     let names = list(&dir).map_err(|error| WalkError::new(prefix, error))?;
@@ -58,8 +49,8 @@ pub(crate) fn walk<E: From<WalkError>>(
             name: &name,
             stat: &stat,
         };
-        let step = visit(&found)?;
-        if step == Step::Into && file_type(&stat) == FileType::Directory {
+        visit(&found)?;
+        if file_type(&stat) == FileType::Directory {
             let sub = open_sub(&*dir, &name).map_err(failed)?;
             let names = list(&sub).map_err(|error| WalkError::new(&path, error))?;
             open.push((sub, path, names));

@@ -78,10 +78,12 @@ impl Encoder {
         self
     }
 
-    /// Tells something of the part that is not hashed.
-    pub fn note(&mut self, name: &str, value: impl FnOnce() -> String) -> &mut Self {
-        if let Some(record) = &mut self.record {
-            record.note(name, value());
+    /// Tells something of the part that is not hashed, if there is something to tell.
+    pub fn note(&mut self, name: &str, value: impl FnOnce() -> Option<String>) -> &mut Self {
+        if let Some(record) = &mut self.record
+            && let Some(value) = value()
+        {
+            record.note(name, value);
         }
         self
     }

@@ -418,7 +418,7 @@ mod tests {
             record(|e| {
                 e.part(PartKind::Base, String::new);
                 e.text(id);
-                e.note("image", || name.to_owned());
+                e.note("image", || Some(name.to_owned()));
             })
             .1
         };

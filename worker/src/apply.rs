@@ -21,7 +21,7 @@ pub(crate) struct Source {
 pub(crate) enum SourceBytes {
     /// In a folder of this machine, which may change under our hands.
     Context(Arc<Context>),
-    /// In unpacked layers, which never change.
+    /// In unpacked layers, which never change; none where only names are asked for.
     Layers(Arc<[Layer]>),
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
-use kiln_cache::{Layer, Store, StoreError};
+use kiln_cache::{FileList, Layer, Store, StoreError, Tree};
 use kiln_graph::{Descriptor, Digest, Encoder, ImageConfig, Index, Manifest, MediaKind, Platform};
 use kiln_registry::{Client, Reference, choose_manifest};
 use kiln_solver::{Direction, Task, blocking};
@@ -246,6 +246,38 @@ impl Images {
             layers.push(unpacked);
         }
         Ok(layers)
+    }
+
+    /// Returns what a snapshot shows. Where the lists of its layers are known, nothing is pulled or
+    /// unpacked for that.
+    pub(crate) async fn tree(&self, snapshot: &Snapshot, task: &Task) -> Result<Tree, WorkerError> {
+        let chain = snapshot.layers();
+        let mut lists = Vec::with_capacity(chain.len());
+        for (at, layer) in chain.iter().enumerate() {
+            match self.list(&chain[..at], layer)? {
+                Some(list) => lists.push(list),
+                None => return Ok(tree_of(&self.layers(snapshot, task).await?)),
+            }
+        }
+        Ok(Tree::new(lists))
+    }
+
+    /// Looks for the list of a layer, which stays when its files are taken away.
+    fn list(
+        &self,
+        below: &[SnapshotLayer],
+        layer: &SnapshotLayer,
+    ) -> Result<Option<Arc<FileList>>, WorkerError> {
+        if let Some(found) = self.unpacked(below, layer)? {
+            return Ok(Some(found.list));
+        }
+        if layer.origin.is_none() {
+            return Ok(None);
+        }
+        match self.store.kept_list(&layer.id)? {
+            Some(list) => Ok(Some(list)),
+            None => Ok(self.store.kept_list(&id_on(below, &layer.id))?),
+        }
     }
 
     /// Looks for the unpacked form of a layer on top of the layers below it.

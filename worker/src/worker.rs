@@ -152,6 +152,17 @@ impl LocalWorker {
         }
     }
 
+    /// Returns the names in a value, for a key: without any bytes if they are not at hand.
+    async fn names(&self, value: Option<&Value>, task: &Task) -> Result<Source, WorkerError> {
+        match value {
+            Some(Value::Snapshot(snapshot)) => Ok(Source {
+                tree: self.images.tree(snapshot, task).await?,
+                bytes: SourceBytes::Layers(Arc::new([])),
+            }),
+            other => self.source(other, task).await,
+        }
+    }
+
     async fn context(&self, name: &str) -> Result<Source, WorkerError> {
         let missing = || WorkerError::image(name, "there is no build context of that name");
         let local = self.contexts.get(name).ok_or_else(missing)?;
@@ -278,9 +289,7 @@ impl LocalWorker {
             let base = base_of(inputs);
             encoder.part(PartKind::Base, || self.input_name(vertex, 0));
             encoder.value(&base.id());
-            if let Some(image) = base.image() {
-                encoder.note("image", || image.to_owned());
-            }
+            encoder.note("image", || base.image().map(str::to_owned));
         }
         match &vertex.op {
             Op::Exec(op) => {
@@ -289,7 +298,11 @@ impl LocalWorker {
                     .await
             }
             Op::Copy(op) => {
-                let (op, sources) = (op.clone(), self.sources(inputs, task).await?);
+                let mut sources = Vec::new();
+                for input in inputs.iter().skip(1) {
+                    sources.push(self.names(input.as_ref(), task).await?);
+                }
+                let op = op.clone();
                 blocking(move || {
                     for (number, path) in paths_of(&op) {
                         let source = &sources[number];
@@ -321,7 +334,7 @@ impl LocalWorker {
                     encoder.variant(0).value(&id);
                 }
                 Seen::Content(input, path) => {
-                    let source = self.source(inputs[input].as_ref(), task).await?;
+                    let source = self.names(inputs[input].as_ref(), task).await?;
                     let path = path.to_owned();
                     encoder.part(PartKind::Shape, || "files".to_owned());
                     encoder.variant(1);
