@@ -100,14 +100,12 @@ impl Store {
         let dir = self.root().join(&name);
         let mut first = [0; FileList::MAGIC.len()];
         let begins = File::open(dir.join("list")).and_then(|mut list| list.read_exact(&mut first));
-        match begins {
-            Ok(()) if first == FileList::MAGIC && dir.join("fs").is_dir() => {
-                if self.is_known_whole(&name, &dir)? {
-                    return Ok(true);
-                }
-            }
-            Err(_) if !dir.exists() => return Ok(false),
-            _ => {}
+        if begins.is_err() && !dir.exists() {
+            return Ok(false);
+        }
+        let begins = begins.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir();
+        if begins && self.is_known_whole(&name, &dir)? {
+            return Ok(true);
         }
         self.set_aside(&dir).map(|()| false)
     }
