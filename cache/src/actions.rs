@@ -27,7 +27,7 @@ const MAX_RECORD: u64 = 256 << 20;
 const RECORD_LEVEL: i32 = 1;
 
 /// Actions of one place or instruction that are compared to explain a miss.
-const MAX_CANDIDATES: u32 = 6;
+const MAX_CANDIDATES: u32 = 3;
 
 /// What running a vertex gave.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -61,6 +61,11 @@ impl Tree {
         None
     }
 
+    /// Returns how many entries all layers have together: what a look at all of it costs.
+    pub fn n_entries(&self) -> usize {
+        self.layers.iter().map(|list| list.entries().len()).sum()
+    }
+
     /// Returns true if there is a directory at a path; the root always is one.
     pub fn is_dir(&self, path: &[u8]) -> bool {
         path.is_empty() || self.get(path).is_some_and(|node| node.entry.is_dir())

@@ -58,6 +58,10 @@ impl Reuse {
                 n_differences,
             };
             nearest = Some((n_differences, reason));
+            // Nothing can be nearer.
+            if n_differences <= 1 {
+                break;
+            }
         }
         Ok(nearest.map_or(Reason::New, |(_, reason)| reason))
     }
