@@ -85,7 +85,8 @@ impl Store {
         let Some(max_used) = self.limit() else {
             return Ok(());
         };
-        if self.noted_bytes()? <= max_used {
+        let used = self.noted_bytes()?;
+        if used <= max_used || used < self.next_attempt().load(Ordering::Relaxed) {
             return Ok(());
         }
         let turn = open_gate(self.root(), COLLECT)?;
@@ -98,13 +99,26 @@ impl Store {
         };
         self.collect_alone(goal, Duration::ZERO, |_| true)?;
         let used = self.noted_bytes()?;
-        if used > max_used && !self.has_warned().swap(true, Ordering::Relaxed) {
+        if used <= max_used {
+            return Ok(());
+        }
+        // Looking again at each layer would cost more than it could give.
+        let next = used.saturating_add(max_used / 20);
+        if self.next_attempt().swap(next, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 "the cache takes {used} bytes, more than its limit of {max_used}: \
                  all of it is in use"
             );
         }
         Ok(())
+    }
+
+    /// Says that this process uses nothing of the store any more, and keeps the limit once more.
+    pub fn end_use(&self) -> Result<(), StoreError> {
+        self.note_uses()?;
+        self.leases().release()?;
+        self.next_attempt().store(0, Ordering::Relaxed);
+        self.keep_limit()
     }
 
     fn collect_alone(
@@ -320,6 +334,22 @@ mod tests {
         store.collect(goal, Duration::ZERO, |_| true).unwrap();
         assert!(!store.has_layer(&old).unwrap());
         assert!(store.has_layer(&new).unwrap());
+    }
+
+    #[test]
+    fn a_limit_is_kept_while_something_is_made_and_after_it() {
+        let root = tempfile::tempdir().unwrap();
+        let old = layer(&Store::open(root.path()).unwrap(), "old");
+        let store = Store::open(root.path()).unwrap();
+        age(&store, &old, 100);
+        store.set_limit(store.noted_bytes().unwrap()).unwrap();
+        let new = layer(&store, "new");
+        let room = |id: &Digest| root.path().join(crate::ledger::layer_name(id)).exists();
+        assert!(!room(&old) && room(&new));
+        let more = layer(&store, "more");
+        assert!(room(&new) && room(&more), "both are in use");
+        store.end_use().unwrap();
+        assert!(room(&new) != room(&more));
     }
 
     #[test]

@@ -69,7 +69,8 @@ impl Leases {
     pub(crate) fn start(root: &Path, session: &Path) -> Result<Self, StoreError> {
         let gate = open_gate(root, LEASES)?;
         let path = session.join(LEASES);
-        let list = File::create(&path).map_err(StoreError::io("write", &path))?;
+        let list = File::options().create(true).append(true).open(&path);
+        let list = list.map_err(StoreError::io("write", &path))?;
         let names = HashSet::new();
         Ok(Self {
             held: Mutex::new(Held { gate, list, names }),
@@ -86,6 +87,16 @@ impl Leases {
         held.gate.unlock()?;
         written?;
         held.names.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Holds nothing any more.
+    pub(crate) fn release(&self) -> Result<(), StoreError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.list
+            .set_len(0)
+            .map_err(StoreError::io("write", LEASES))?;
+        held.names.clear();
         Ok(())
     }
 
@@ -235,6 +246,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.db()
             .for_each("DELETE FROM content WHERE path = ?1", names, &[])
+    }
+
+    /// Notes that everything this process holds was used until now.
+    pub(crate) fn note_uses(&self) -> Result<(), StoreError> {
+        self.db().note_uses(&self.leases().names())
     }
 
     /// Says that content is whole, as far as this run of the machine goes.

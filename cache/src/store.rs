@@ -29,7 +29,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::db::{DATABASE, Database};
@@ -60,8 +60,8 @@ struct Inner {
     known_whole: OnceLock<HashSet<String>>,
     /// Room that content may take, in bytes.
     limit: OnceLock<u64>,
-    /// It was said that the limit cannot be kept.
-    has_warned: AtomicBool,
+    /// Room from which on it is tried again to keep the limit; zero until it could not be kept.
+    next_attempt: AtomicU64,
 }
 
 impl Drop for Inner {
@@ -115,7 +115,7 @@ impl Store {
             boot: current_boot(),
             known_whole: OnceLock::new(),
             limit: OnceLock::new(),
-            has_warned: AtomicBool::new(false),
+            next_attempt: AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -134,8 +134,8 @@ impl Store {
         self.inner.limit.get().copied()
     }
 
-    pub(crate) fn has_warned(&self) -> &AtomicBool {
-        &self.inner.has_warned
+    pub(crate) fn next_attempt(&self) -> &AtomicU64 {
+        &self.inner.next_attempt
     }
 
     pub(crate) fn leases(&self) -> &Leases {

@@ -143,7 +143,10 @@ fn build(
         runtime.shutdown_timeout(PATIENCE);
         session.store.discard_temporary();
     }
-    if let (true, Some(facts)) = (args.quiet, result?) {
+    let facts = result?;
+    // What was built has gone where it was to go, so it counts for the limit like all else.
+    session.store.end_use().map_err(Failure::user)?;
+    if let (true, Some(facts)) = (args.quiet, facts) {
         writeln!(io::stdout(), "{}", facts.id).map_err(Failure::user)?;
     }
     Ok(())
