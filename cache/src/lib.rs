@@ -63,3 +63,4 @@ pub use crate::scan::{hash_copy, hash_stream, scan_step, scan_upper};
 pub use crate::store::Store;
 pub use crate::tree::{LinkLoop, Node, Tree, components, follow_links};
 pub use crate::verify::{Fault, Verified};
+pub use crate::xattrs::is_of_image;
