@@ -1,8 +1,10 @@
 //! `kiln cache mounts`: folders of cache mounts, listed, removed, and moved to another store.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -288,6 +290,57 @@ fn archives_go_through_pipes() {
     import.args(mounts(["import", "--from", "-"]));
     run(import.stdin(fs::File::open(&tar).unwrap()));
     assert!(fs_dir(&other).join("f").exists());
+}
+
+#[test]
+fn an_import_that_is_killed_changes_nothing() {
+    let Some(lab) = filled("echo new > /c/f; dd if=/dev/zero of=/c/large bs=1M count=4") else {
+        return;
+    };
+    let tar = lab
+        .kiln
+        .run(mounts(["export", "c", "--to", "-"]))
+        .succeeded()
+        .stdout;
+    fs::write(fs_dir(&lab.kiln).join("f"), "old").unwrap();
+    let mut import = lab.kiln.command();
+    import.args(mounts(["import", "--from", "-"]));
+    let mut child = import.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&tar[..tar.len() / 2]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let folder = fs_dir(&lab.kiln);
+    assert_eq!(fs::read_to_string(folder.join("f")).unwrap(), "old");
+    assert_eq!(rows(&lab.kiln)[0]["in_use"], false);
+    let tmp = lab.kiln.root().join("tmp");
+    assert_eq!(fs::read_dir(tmp).unwrap().count(), 1, "leftovers");
+}
+
+#[test]
+fn owners_are_those_of_the_image_whoever_runs_kiln() {
+    let Some(lab) = Lab::of_ordinary_user() else {
+        return;
+    };
+    lab.build(&mounting(FILL)).ok();
+    let tar = lab
+        .kiln
+        .run(mounts(["export", "c", "--to", "-"]))
+        .succeeded()
+        .stdout;
+    let other = Kiln::new();
+    let path = other.out("c.tar");
+    fs::write(&path, tar).unwrap();
+    let place = path.to_str().unwrap();
+    other.run(mounts(["import", "--from", place])).succeeded();
+    let shown = output_of(&lab, &other, SHOW);
+    assert!(shown.contains("4755 7:8 2 981173106"), "{shown}");
+    let exported = other.run(mounts(["export", "c", "--to", "-"])).succeeded();
+    let back = lab.kiln.out("back.tar");
+    fs::write(&back, exported.stdout).unwrap();
+    let back = back.to_str().unwrap();
+    lab.kiln.run(mounts(["import", "--from", back])).succeeded();
+    assert_eq!(output_of(&lab, &lab.kiln, SHOW), shown);
 }
 
 #[test]
