@@ -81,13 +81,16 @@ impl DirWriter {
                 written = fill(&mut file, content)?;
             }
             Kind::Dir { .. } => match rustix::fs::mkdirat(parent, &name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => {}
+                // A link to a directory would be followed when the mode is set.
+                Err(Errno::EXIST) if is_dir(parent, &name)? => {}
                 Err(error) => return Err(error.into()),
             },
             Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), parent, &name)?,
             Kind::Hardlink { target } => {
-                let flags = AtFlags::empty();
-                rustix::fs::linkat(&self.root, target.as_slice(), parent, &name, flags)?;
+                let (dir, original) = split_path(target);
+                let dir = open_below(&self.root, dir)?;
+                rustix::fs::linkat(&dir, original, parent, &name, AtFlags::empty())?;
                 return Ok(None);
             }
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
@@ -160,6 +163,11 @@ fn open_below(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
+
+fn is_dir(parent: impl std::os::fd::AsFd, name: &CString) -> io::Result<bool> {
+    let stat = crate::walk::stat_at(parent, name)?;
+    Ok(crate::walk::file_type(&stat) == FileType::Directory)
 }
 
 fn make_node(
@@ -321,5 +329,19 @@ mod tests {
         let entry = Entry::root_owned(b"d/f", Kind::Fifo, 0o644);
         assert!(writer.put(&entry, Content::None).is_err());
         assert_eq!(outside.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn neither_modes_nor_hard_links_lead_through_links() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(outside.path().join("f"), "secret").unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("d")).unwrap();
+        let mut writer = DirWriter::new(dir.path()).unwrap();
+        assert!(writer.put(&Entry::dir(b"d"), Content::None).is_err());
+        for target in [&b"d/f"[..], b"../f", b"/etc/passwd"] {
+            let target = target.to_vec();
+            let entry = Entry::root_owned(b"l", Kind::Hardlink { target }, 0o644);
+            assert!(writer.put(&entry, Content::None).is_err());
+        }
     }
 }

@@ -13,13 +13,15 @@
 //! rename, complete. Unlike everything else in the store, its content is nobody's promise.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use kiln_graph::{Digest, Sharing};
+use rustix::fs::RenameFlags;
 
 use crate::error::StoreError;
-use crate::inventory::room_of;
+use crate::inventory::{Item, room_of};
 use crate::layers::Staging;
 use crate::store::{Store, write_unsynced};
 
@@ -79,6 +81,45 @@ impl Drop for CacheFolder {
     }
 }
 
+impl CacheFolder {
+    /// Puts a staged folder in the place of what steps saw. Whoever looks sees the one or the
+    /// other, also when this process is killed meanwhile.
+    pub fn replace(&self, staged: &Staging) -> Result<(), StoreError> {
+        let fs_dir = self.fs_dir();
+        rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            staged.fs_dir(),
+            rustix::fs::CWD,
+            &fs_dir,
+            RenameFlags::EXCHANGE,
+        )
+        .map_err(StoreError::io("write", &fs_dir))
+    }
+
+    /// Returns what the folder is called, here and in a Dockerfile.
+    pub fn name(&self) -> Result<CacheName, StoreError> {
+        let dir = self.dir.parent().unwrap_or(Path::new("."));
+        let id = dir.join(ID);
+        let hex = dir.file_name().unwrap_or_default().to_string_lossy();
+        let digest = format!("blake3:{hex}").parse();
+        Ok(CacheName {
+            id: fs::read_to_string(&id).map_err(StoreError::io("read", &id))?,
+            digest: digest.map_err(|_| StoreError::Damaged {
+                what: dir.display().to_string(),
+            })?,
+        })
+    }
+}
+
+/// What folders of cache mounts are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheName {
+    /// Names them in the store: the digest of all that decides which folder a step gets.
+    pub digest: Digest,
+    /// What the Dockerfile calls them, as a path in the name space of the build.
+    pub id: String,
+}
+
 /// Returns what the Dockerfile calls a folder.
 pub(crate) fn mount_id(folder: &Path) -> Option<String> {
     let id = fs::read(folder.parent()?.join(ID)).ok()?;
@@ -120,17 +161,9 @@ impl Store {
         id: &str,
         sharing: Sharing,
     ) -> Result<CacheSlot, StoreError> {
-        let dir = self.root().join("mounts").join(name.hex());
-        make_dir(&dir)?;
-        let path = dir.join("lock");
-        let gate = File::create(&path).map_err(StoreError::io("write", &path))?;
-        let Some(gate) = take(gate, Sharing::Locked, &path)? else {
+        let Some((dir, gate)) = self.mount_gate(name, id)? else {
             return Ok(CacheSlot::Busy);
         };
-        let id_path = dir.join(ID);
-        if !id_path.exists() {
-            write_unsynced(&id_path, id.as_bytes())?;
-        }
         let mut number = 0;
         loop {
             let dir = dir.join(number.to_string());
@@ -158,6 +191,75 @@ impl Store {
             sharing,
             _gate: gate,
         }))
+    }
+
+    /// Takes the first folder of this name, or the right to make it, for one who replaces all of
+    /// it.
+    pub fn first_cache_folder(&self, name: &CacheName) -> Result<CacheSlot, StoreError> {
+        let Some((dir, gate)) = self.mount_gate(&name.digest, &name.id)? else {
+            return Ok(CacheSlot::Busy);
+        };
+        let dir = dir.join("0");
+        if !dir.join("fs").exists() {
+            return Ok(CacheSlot::Absent(NewCacheFolder {
+                store: self.clone(),
+                dir,
+                sharing: Sharing::Locked,
+                _gate: gate,
+            }));
+        }
+        let path = dir.join("lock");
+        let lock = File::create(&path).map_err(StoreError::io("write", &path))?;
+        Ok(match take(lock, Sharing::Locked, &path)? {
+            None => CacheSlot::Busy,
+            Some(lock) => CacheSlot::Ready(CacheFolder {
+                store: self.clone(),
+                dir,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Takes the folder of a cache mount that an inventory has, for one user alone who only reads:
+    /// that is no use of it. `None` while somebody uses it, or if it is gone.
+    pub fn read_cache_folder(&self, item: &Item) -> Result<Option<CacheFolder>, StoreError> {
+        let dir = self.root().join(&item.id);
+        let path = dir.join("lock");
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("open", &path)(error)),
+        };
+        let Some(lock) = take(lock, Sharing::Locked, &path)? else {
+            return Ok(None);
+        };
+        // It may have been taken away, and made again, before it was locked.
+        let inode = |found: io::Result<fs::Metadata>| found.map(|found| found.ino()).ok();
+        let is_there = inode(fs::metadata(&path)) == inode(lock.metadata());
+        let store = self.clone();
+        Ok(
+            (is_there && dir.join("fs").exists()).then_some(CacheFolder {
+                store,
+                dir,
+                _lock: lock,
+            }),
+        )
+    }
+
+    /// Takes the lock under which folders of a name are chosen; `None` while somebody holds it.
+    fn mount_gate(&self, name: &Digest, id: &str) -> Result<Option<(PathBuf, File)>, StoreError> {
+        let dir = self.root().join("mounts").join(name.hex());
+        make_dir(&dir)?;
+        let path = dir.join("lock");
+        let gate = File::create(&path).map_err(StoreError::io("write", &path))?;
+        let Some(gate) = take(gate, Sharing::Locked, &path)? else {
+            return Ok(None);
+        };
+        let id_path = dir.join(ID);
+        if !id_path.exists() {
+            write_unsynced(&id_path, id.as_bytes())?;
+        }
+        Ok(Some((dir, gate)))
     }
 }
 
@@ -250,6 +352,53 @@ mod tests {
         assert_ne!(use_one(&store, Sharing::Shared).fs_dir(), one.fs_dir());
         drop(one);
         assert!(!is_busy(&store, Sharing::Locked));
+    }
+
+    fn first(store: &Store) -> CacheSlot {
+        let (digest, id) = (name(), "/id".to_owned());
+        store.first_cache_folder(&CacheName { digest, id }).unwrap()
+    }
+
+    #[test]
+    fn a_folder_is_replaced_whole_and_not_while_it_is_used() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let staged = |text: &str| {
+            let staging = store.stage_layer().unwrap();
+            fs::write(staging.fs_dir().join("file"), text).unwrap();
+            staging
+        };
+        let CacheSlot::Absent(place) = first(&store) else {
+            panic!("nobody made it");
+        };
+        let folder = place.create(&staged("old")).unwrap();
+        assert!(matches!(first(&store), CacheSlot::Busy));
+        drop(folder);
+        let CacheSlot::Ready(folder) = first(&store) else {
+            panic!("it was made");
+        };
+        folder.replace(&staged("new")).unwrap();
+        assert_eq!(fs::read(folder.fs_dir().join("file")).unwrap(), b"new");
+        assert_eq!(folder.name().unwrap().digest, name());
+        assert_eq!(folder.name().unwrap().id, "/id");
+    }
+
+    #[test]
+    fn whoever_only_reads_is_alone_and_leaves_no_trace() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let user = use_one(&store, Sharing::Shared);
+        let mut items = store.inventory().unwrap().items;
+        let item = items.remove(0);
+        assert!(store.read_cache_folder(&item).unwrap().is_none());
+        drop(user);
+        let reader = store.read_cache_folder(&item).unwrap().unwrap();
+        assert!(is_busy(&store, Sharing::Locked));
+        drop(reader);
+        let again = store.inventory().unwrap().items.remove(0);
+        assert_eq!(again.used, item.used);
+        fs::remove_dir_all(root.path().join(&item.id)).unwrap();
+        assert!(store.read_cache_folder(&item).unwrap().is_none());
     }
 
     #[test]

@@ -45,6 +45,32 @@ pub(crate) fn list_dir(dir: &Path) -> Result<FileList, StoreError> {
     read_dir(dir, &[]).map(|(entries, _)| FileList::new(entries))
 }
 
+/// Returns what is in the folder of a cache mount, nothing hashed: sorted, the folder's own entry
+/// first, every digest 0. Devices and deletions are left out; a cache has none.
+pub fn list_mount(dir: &Path) -> Result<Vec<Entry>, StoreError> {
+    let failed = || StoreError::io("read", dir);
+    let root = open_dir(dir).map_err(StoreError::io("open", dir))?;
+    let (mut entries, _) = read_entries(&root, &[]).map_err(|error| failed()(error.source))?;
+    let mut left_out = HashSet::new();
+    entries.retain(|entry| {
+        let is_left_out = match &entry.kind {
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } | Kind::Whiteout => true,
+            Kind::Hardlink { target } => left_out.contains(target),
+            _ => false,
+        };
+        if is_left_out {
+            left_out.insert(entry.path.clone());
+        }
+        !is_left_out
+    });
+    for entry in &mut entries {
+        if entry.is_dir() {
+            entry.kind = Kind::Dir { opaque: false };
+        }
+    }
+    Ok(entries)
+}
+
 /// Reads and hashes all entries, and tells which of the devices are placeholders.
 fn read_dir(
     dir: &Path,

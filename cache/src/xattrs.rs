@@ -67,8 +67,9 @@ pub(crate) fn read(dir: impl AsFd, name: &CStr) -> io::Result<Found> {
     Ok(found)
 }
 
-/// What the machine decides (labels, ACLs of the host) or overlay and kiln use is left out.
-fn is_of_image(name: &[u8]) -> bool {
+/// Returns true for attributes that belong to an image: what the machine decides (labels, ACLs of
+/// the host) or overlay and kiln use is left out.
+pub fn is_of_image(name: &[u8]) -> bool {
     let is_used = name.starts_with(OVERLAY) || name.starts_with(devices::OWN);
     name.starts_with(b"user.") && !is_used || name == b"security.capability"
 }

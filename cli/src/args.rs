@@ -14,6 +14,7 @@ use clap::{
 use crate::commands::call::{Call, Method};
 use crate::docker_flags::DockerFlags;
 use crate::duration::duration;
+use crate::mount_args::CacheArgs;
 use crate::size::size;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Take away what the cache could do without
     Prune(PruneArgs),
+    /// Look after what builds keep: the folders of cache mounts
+    Cache(CacheArgs),
     /// Look after the store
     Store(StoreArgs),
 }

@@ -17,6 +17,7 @@ mod fetch;
 mod filters;
 mod image;
 mod local;
+mod mount_args;
 mod plan;
 mod progress;
 mod report;

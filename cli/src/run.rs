@@ -16,12 +16,13 @@ use crate::args::{
 };
 use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::why::BuildReport;
-use crate::commands::{call, du, images, inspect, prune, store, why};
+use crate::commands::{call, du, images, inspect, mounts, prune, store, why};
 use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::epoch;
 use crate::export::{Facts, export, facts_alone};
 use crate::fetch::fetch;
+use crate::mount_args::CacheCommand;
 use crate::plan::BuildPlan;
 use crate::progress::{Mode, TerminalSize, drive};
 use crate::report::{Failure, FailureKind};
@@ -106,6 +107,11 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
         Command::Prune(args) => {
             let store = open_store(cli.root, env, &privilege)?;
             prune::run(args, &store, &mut io::stdout().lock())
+        }
+        Command::Cache(args) => {
+            let store = open_store(cli.root, env, &privilege)?;
+            let CacheCommand::Mounts(args) = &args.command;
+            mounts::run(&args.command, &store, env, &mut io::stdout())
         }
         Command::Store(args) => {
             let store = open_store(cli.root, env, &privilege)?;

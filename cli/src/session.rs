@@ -99,6 +99,26 @@ pub(crate) fn with_store_hint(failure: Failure) -> Failure {
     }
 }
 
+/// Returns a client of registries with the user's credentials; some hosts need not be known.
+pub(crate) fn client_of(
+    env: &Environment,
+    (insecure_hosts, ca_files): (&[String], &[PathBuf]),
+) -> Result<Client, Failure> {
+    let credentials = match env.docker_config().map_err(Failure::user)? {
+        None => Credentials::default(),
+        Some((name, text)) => Credentials::parse(&text)
+            .with_context(|| format!("cannot use the credentials in `{name}`"))
+            .map_err(Failure::user)?,
+    };
+    let config = Config {
+        credentials: credentials.with_helper_path(env.path.clone()),
+        insecure_hosts: insecure_hosts.to_vec(),
+        extra_ca_files: ca_files.to_vec(),
+        ..Config::default()
+    };
+    Client::new(config).map_err(Failure::user)
+}
+
 /// What a build works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -115,21 +135,9 @@ impl Session {
         store: Store,
         env: &Environment,
         privilege: &Privilege,
-        (insecure_hosts, ca_files): (&[String], &[PathBuf]),
+        registries: (&[String], &[PathBuf]),
     ) -> Result<Self, Failure> {
-        let credentials = match env.docker_config().map_err(Failure::user)? {
-            None => Credentials::default(),
-            Some((name, text)) => Credentials::parse(&text)
-                .with_context(|| format!("cannot use the credentials in `{name}`"))
-                .map_err(Failure::user)?,
-        };
-        let config = Config {
-            credentials: credentials.with_helper_path(env.path.clone()),
-            insecure_hosts: insecure_hosts.to_vec(),
-            extra_ca_files: ca_files.to_vec(),
-            ..Config::default()
-        };
-        let client = Client::new(config).map_err(Failure::user)?;
+        let client = client_of(env, registries)?;
         let git = GitSettings {
             path: env.path.clone(),
             proxies: env.proxies(),

@@ -17,6 +17,8 @@
 //! - A file appears at its destination complete or not at all. Nothing is written through a
 //!   symbolic link that lies in the image or in the destination directory.
 //!
+//! Cache mounts go the same ways, and come back: see the module `mounts`.
+//!
 //! It does not decide what an image holds, does not unpack layers, and prints nothing.
 
 mod error;
@@ -41,6 +43,8 @@ mod directory;
 mod layout;
 mod push;
 
+mod mounts;
+
 pub use crate::annotation::{Annotation, AnnotationTarget};
 pub use crate::archive::{ArchiveFormat, export_archive};
 pub use crate::compress::Compression;
@@ -51,6 +55,10 @@ pub use crate::error::ExportError;
 pub use crate::image::{Bundle, Image, ImageOptions, PreparedImage, assemble, prepare_image};
 pub use crate::layer::{ImageLayer, PreparedLayer, layer_blob, missing_blobs, prepare_layer};
 pub use crate::layout::export_layout;
+pub use crate::mounts::{
+    MOUNT_CONFIG, MountChunk, MountInfo, MountPlace, MountUnpacker, PlaceError, Synced,
+    export_mount_dir, export_mount_tar, mount_chunks, open_mount_dir, open_mount_tar,
+};
 pub use crate::push::{Progress, push_bundle, push_layer};
 pub use crate::spec::{OutputKind, OutputSpec, SpecError};
 pub use crate::tar::{LayerTarWriter, write_layer_tar};

@@ -35,6 +35,8 @@ pub(crate) struct Header<'a> {
     /// Whole seconds since 1970, as BuildKit writes them: a fraction would cost a PAX header,
     /// 1 KiB or more, for nearly every entry.
     pub(crate) seconds: i64,
+    /// What a cache mount keeps beyond that: build tools compare times.
+    pub(crate) nanoseconds: u32,
     pub(crate) device: (u32, u32),
     pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }
@@ -50,6 +52,7 @@ impl<'a> Header<'a> {
             owner: (0, 0),
             size,
             seconds: 0,
+            nanoseconds: 0,
             device: (0, 0),
             xattrs: &[],
         }
@@ -62,6 +65,8 @@ pub(crate) struct TarWriter<W> {
     out: W,
     /// Names the archive in errors.
     what: &'static str,
+    /// Times are written to the nanosecond.
+    is_exact: bool,
     buffer: Vec<u8>,
 }
 
@@ -164,8 +169,30 @@ impl<W: Write> TarWriter<W> {
         Self {
             out,
             what,
+            is_exact: false,
             buffer: vec![0; BUFFER],
         }
+    }
+
+    /// Returns a writer that keeps times to the nanosecond.
+    pub(crate) fn exact(out: W, what: &'static str) -> Self {
+        let writer = Self::new(out, what);
+        Self {
+            is_exact: true,
+            ..writer
+        }
+    }
+
+    fn header_of<'a>(&self, entry: &'a Entry, path: &'a [u8]) -> Result<Header<'a>, ExportError> {
+        let nanoseconds = if self.is_exact {
+            entry.mtime.nanoseconds
+        } else {
+            0
+        };
+        Ok(Header {
+            nanoseconds,
+            ..header_of(entry, path)?
+        })
     }
 
     /// Writes a regular file.
@@ -179,7 +206,7 @@ impl<W: Write> TarWriter<W> {
         };
         self.header(&Header {
             size,
-            ..header_of(entry, &entry.path)?
+            ..self.header_of(entry, &entry.path)?
         })?;
         let changed = || ExportError::Changed {
             path: shown(&entry.path),
@@ -192,7 +219,7 @@ impl<W: Write> TarWriter<W> {
     /// Writes a directory, link, device or pipe.
     pub(crate) fn entry(&mut self, entry: &Entry) -> Result<(), ExportError> {
         if !entry.is_dir() {
-            return self.header(&header_of(entry, &entry.path)?);
+            return self.header(&self.header_of(entry, &entry.path)?);
         }
         let path = if entry.path.is_empty() {
             b"."
@@ -200,7 +227,7 @@ impl<W: Write> TarWriter<W> {
             &entry.path[..]
         };
         let path = [path, b"/"].concat();
-        self.header(&header_of(entry, &path)?)
+        self.header(&self.header_of(entry, &path)?)
     }
 
     /// Writes the blocks of a header.
@@ -291,6 +318,7 @@ fn header_of<'a>(entry: &'a Entry, path: &'a [u8]) -> Result<Header<'a>, ExportE
         owner: (entry.uid, entry.gid),
         size: 0,
         seconds: entry.mtime.seconds,
+        nanoseconds: 0,
         device,
         xattrs: &entry.xattrs,
     })
@@ -353,7 +381,10 @@ fn pax_records(header: &Header<'_>, long_name: bool) -> Result<Vec<Vec<u8>>, Exp
             add(key, id.to_string().as_bytes());
         }
     }
-    if !fits_seconds(header.seconds) {
+    if header.nanoseconds > 0 && header.seconds >= 0 {
+        let time = format!("{}.{:09}", header.seconds, header.nanoseconds);
+        add(b"mtime", time.as_bytes());
+    } else if !fits_seconds(header.seconds) {
         add(b"mtime", header.seconds.to_string().as_bytes());
     }
     for (name, value) in header.xattrs {

@@ -13,6 +13,7 @@
 mod support;
 
 mod bases;
+mod cache_mounts;
 mod caching;
 mod checks;
 mod contexts;

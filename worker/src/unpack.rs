@@ -13,7 +13,7 @@ use std::io::Read;
 
 use kiln_cache::{
     Content, DirWriter, Entry, FileList, Kind, TarEntry, TarKind, TarReader, Tree, components,
-    follow_links, join_path, split_path,
+    follow_links, is_of_image, join_path, split_path,
 };
 use kiln_graph::{Algorithm, Digest};
 
@@ -89,12 +89,6 @@ pub(crate) fn entry_at(path: &[u8], member: &TarEntry) -> Option<Entry> {
         mtime: member.mtime,
         xattrs,
     })
-}
-
-/// Overlay's and kiln's own marks would be obeyed, and labels of another host mean nothing here.
-fn is_of_image(name: &[u8]) -> bool {
-    let is_mark = name.starts_with(b"user.overlay.") || name.starts_with(b"user.kiln.");
-    name == b"security.capability" || name.starts_with(b"user.") && !is_mark
 }
 
 /// Splits a path of an archive into components; what would climb above the root stays there.
