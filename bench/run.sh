@@ -125,6 +125,35 @@ make_files() {
 }
 make_files
 
+# A changed comment: the compiler (here: a filter) gives the same bytes, and what follows stays.
+{
+  echo "FROM $base AS build"
+  echo "COPY source /source"
+  echo "RUN grep -v '^#' /source > /program"
+  echo "FROM $base"
+  echo "COPY --from=build /program /program"
+  for n in $(seq 10); do echo "RUN sleep 0.2; wc -c /program > /out-$n"; done
+} | dockerfile cutoff
+# Graphs of trivial steps: N stages of three, and one that copies from each.
+graph() {
+  {
+    for n in $(seq "$1"); do printf 'FROM scratch AS s%s\nCOPY --link source /x%s\nCOPY --link source /y\nWORKDIR /z\n' "$n" "$n"; done
+    echo 'FROM scratch'
+    for n in $(seq "$1"); do echo "COPY --link --from=s$n /x$n /x$n"; done
+  } | dockerfile "graph$1"
+}
+graph 1250
+graph 2500
+for name in cutoff graph1250 graph2500; do echo '# a comment' >"$work/cases/$name/source"; done
+# Contexts of N small files.
+many() {
+  { echo 'FROM scratch'; echo 'COPY files /files'; } | dockerfile "many$1"
+  (cd "$work/cases/many$1" && for n in $(seq "$(($1 / 500))"); do mkdir -p "files/d$((n / 20))/e$n"; done &&
+    for dir in files/*/*; do (cd "$dir" && seq 500 | split -l 1 -a 3 -d - f); done)
+}
+many 50000
+many 200000
+
 if is_wanted kiln; then tools+=(kiln); fi
 if is_wanted buildah && command -v buildah >/dev/null && buildah_works; then tools+=(buildah); fi
 if is_wanted docker && docker info >/dev/null 2>&1; then tools+=(docker); fi
@@ -147,6 +176,10 @@ for tool in "${tools[@]}"; do
   "${tool}_reset"
 done
 for tool in "${tools[@]}"; do sample cold "$tool" context; done
+for tool in "${tools[@]}"; do sample warm-up "$tool" cutoff; done
+# Only kiln: what takes the others minutes.
+alone=(graph1250 graph2500 many50000 many200000)
+for case in "${alone[@]}"; do is_wanted kiln && sample "first-$case" kiln "$case"; done
 # What changed just now is looked at more closely; this is over after a moment.
 sleep 3
 for ((n = 0; n < REPEAT; n++)); do
@@ -155,6 +188,9 @@ for ((n = 0; n < REPEAT; n++)); do
   for tool in "${tools[@]}"; do sample one "$tool" one --no-cache; done
   for tool in "${tools[@]}"; do sample twenty "$tool" twenty --no-cache; done
   for tool in "${tools[@]}"; do sample stages "$tool" stages --no-cache; done
+  for case in "${alone[@]}"; do is_wanted kiln && sample "$case" kiln "$case"; done
+  echo "# $n" >>"$work/cases/cutoff/source"
+  for tool in "${tools[@]}"; do sample cutoff "$tool" cutoff; done
   echo "$n" >>"$work/cases/context/d0/f0"
   for tool in "${tools[@]}"; do sample changed "$tool" context; done
 done
@@ -172,7 +208,14 @@ per_step() {
     awk '{ t[NR] = ($1 - $3) / 19 } END { printf "%.1f ms", t[int((NR + 1) / 2)] }'
 }
 peak() {
-  sort -k2 -n "$work"/row.*."$1" | tail -1 | awk '{ printf "%.0f MB", $2 * 1024 / 1e6 }'
+  # The largest contexts have rows of their own.
+  find "$work" -name "row.*.$1" ! -name 'row.*many*' ! -name 'row.*graph*' -exec sort -k2 -n {} + | tail -1 | awk '{ printf "%.0f MB", $2 * 1024 / 1e6 }'
+}
+# alone ROW [peak]: as times or peak, for what only kiln was asked
+alone() {
+  if [ "${*: -1}" != kiln ]; then echo -n "not asked"; return; fi
+  times "$1" kiln
+  sort -k2 -n "$work/row.$1.kiln" | tail -1 | awk '{ printf ", %.0f MB", $2 * 1024 / 1e6 }'
 }
 row() { # LABEL AIM COMMAND...
   local label=$1 aim=$2 tool; shift 2
@@ -208,6 +251,12 @@ version_of() {
   row "unchanged rebuild, 12 steps, $FILES files, $((BYTES / 1000000)) MB" "≤ 50 ms" times unchanged
   row "one file of them changed" "" times changed
   row "the first time" "" times cold
+  row "a change that the next step's output does not show: early cut-off, 10 steps of 0.2 s behind it" "" times cutoff
+  row "unchanged graph of 5000 trivial steps" "" alone graph1250
+  row "unchanged graph of 10000 trivial steps" "≤ 500 ms" alone graph2500
+  row "unchanged context of 50000 files" "" alone many50000
+  row "unchanged context of 200000 files" "" alone many200000
+  row "the first time: 200000 files" "" alone first-many200000
   row "8 stages of \`sleep 1\`" "≤ 1100 ms" times stages
   row "peak memory of all these" "≤ 100 MB" peak
 } | tee "$RESULTS"
