@@ -539,3 +539,6 @@ fn load_context(
     }
     unreachable!("the loop ends by its own count")
 }
+
+#[cfg(test)]
+mod key_tests;
