@@ -19,6 +19,7 @@ mod contexts;
 mod copying;
 mod damaged;
 mod devices;
+mod differential;
 mod errors;
 mod every_option;
 mod fixtures;
