@@ -22,6 +22,7 @@ mod devices;
 mod differential;
 mod errors;
 mod every_option;
+mod explaining;
 mod fixtures;
 mod graph;
 mod interrupted;
