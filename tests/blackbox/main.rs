@@ -39,6 +39,7 @@ mod peers;
 mod remote;
 mod screen;
 mod secrets;
+mod single_flight;
 mod ssh;
 mod store;
 mod traps;
