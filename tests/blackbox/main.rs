@@ -15,6 +15,7 @@ mod support;
 mod bases;
 mod caching;
 mod checks;
+mod collecting;
 mod contexts;
 mod copying;
 mod damaged;
