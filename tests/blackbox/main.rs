@@ -18,6 +18,7 @@ mod checks;
 mod collecting;
 mod contexts;
 mod copying;
+mod crashing;
 mod damaged;
 mod devices;
 mod differential;
