@@ -157,7 +157,9 @@ fn every_test_file_belongs_to_a_target() {
             path.parent().unwrap(),
             path.file_stem().unwrap().to_str().unwrap(),
         );
-        let roots = ["main.rs", "lib.rs"].map(|name| dir.join(name));
+        let mut roots = ["main.rs", "lib.rs"].map(|name| dir.join(name)).to_vec();
+        // A module with modules of its own.
+        roots.push(dir.with_extension("rs"));
         let is_named = roots.iter().filter(|root| *root != path).any(|root| {
             let text = fs::read_to_string(root).unwrap_or_default();
             text.lines().any(|line| line == format!("mod {stem};"))

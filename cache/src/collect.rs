@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kiln_graph::{Descriptor, Digest, Index, Manifest, MediaKind};
+use kiln_graph::{Descriptor, Digest, ImageConfig, Index, Manifest, MediaKind};
 
 use crate::db::now;
 use crate::error::StoreError;
 use crate::inventory::{Item, ItemKind};
-use crate::ledger::{LEASES, all_leases, blob_name};
+use crate::ledger::{LEASES, all_leases, blob_name, layer_name};
 use crate::lock::KeyTurn;
 use crate::store::{Store, lock_gate, open_gate, remove_tree};
 
@@ -43,6 +43,15 @@ pub struct Goal {
 pub struct Collected {
     /// The items, in the order in which they went.
     pub items: Vec<Item>,
+}
+
+/// What an image or an index consists of.
+#[derive(Debug, Default)]
+struct Parts {
+    /// Blobs that are here or not, manifests among them.
+    blobs: Vec<Digest>,
+    /// The manifests that are here.
+    manifests: Vec<Manifest>,
 }
 
 impl Collected {
@@ -231,12 +240,32 @@ impl Store {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Returns the names of all blobs that images built here consist of.
-    pub(crate) fn pinned_blobs(&self) -> Result<HashSet<String>, StoreError> {
+    /// Returns the names of everything that images built here consist of: blobs, and layers whose
+    /// blobs nobody needed yet.
+    pub(crate) fn pinned(&self) -> Result<HashSet<String>, StoreError> {
         let mut names = HashSet::new();
         for image in self.references()?.iter().filter(|image| !image.is_pulled) {
-            let digests = self.blobs_of(&image.descriptor)?;
-            names.extend(digests.iter().map(blob_name));
+            let parts = self.parts_of(&image.descriptor)?;
+            names.extend(parts.blobs.iter().map(blob_name));
+            for manifest in &parts.manifests {
+                names.extend(self.layers_without_blobs(manifest)?);
+            }
+        }
+        Ok(names)
+    }
+
+    fn layers_without_blobs(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        let Some(config) = self.read_blob(&manifest.config.digest)? else {
+            return Ok(names);
+        };
+        let Ok(config) = serde_json::from_slice::<ImageConfig>(&config) else {
+            return Ok(names);
+        };
+        for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
+            if !self.root().join(blob_name(&blob.digest)).exists() {
+                names.extend(self.layer_of_diff_id(diff_id)?.as_ref().map(layer_name));
+            }
         }
         Ok(names)
     }
@@ -244,18 +273,22 @@ impl Store {
     /// Returns the digests of all blobs that a manifest or an index leads to, its own first; those
     /// that are not here are among them.
     pub fn blobs_of(&self, top: &Descriptor) -> Result<Vec<Digest>, StoreError> {
-        let mut found = Vec::new();
-        self.add_blobs_of(top, MAX_DEPTH, &mut found)?;
-        Ok(found)
+        Ok(self.parts_of(top)?.blobs)
     }
 
-    fn add_blobs_of(
+    fn parts_of(&self, top: &Descriptor) -> Result<Parts, StoreError> {
+        let mut parts = Parts::default();
+        self.add_parts_of(top, MAX_DEPTH, &mut parts)?;
+        Ok(parts)
+    }
+
+    fn add_parts_of(
         &self,
         top: &Descriptor,
         depth: usize,
-        found: &mut Vec<Digest>,
+        parts: &mut Parts,
     ) -> Result<(), StoreError> {
-        found.push(top.digest);
+        parts.blobs.push(top.digest);
         let kind = MediaKind::of(&top.media_type);
         if depth == 0 || !matches!(kind, Some(MediaKind::Index | MediaKind::Manifest)) {
             return Ok(());
@@ -266,11 +299,13 @@ impl Store {
         if kind == Some(MediaKind::Index) {
             let index = serde_json::from_slice::<Index>(&bytes);
             for manifest in index.map(|index| index.manifests).unwrap_or_default() {
-                self.add_blobs_of(&manifest, depth - 1, found)?;
+                self.add_parts_of(&manifest, depth - 1, parts)?;
             }
         } else if let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) {
-            found.push(manifest.config.digest);
-            found.extend(manifest.layers.iter().map(|layer| layer.digest));
+            parts.blobs.push(manifest.config.digest);
+            let layers = manifest.layers.iter().map(|layer| layer.digest);
+            parts.blobs.extend(layers);
+            parts.manifests.push(manifest);
         }
         Ok(())
     }
@@ -294,7 +329,7 @@ mod tests {
 
     fn age(store: &Store, id: &Digest, seconds: i64) {
         let sql = "UPDATE content SET used = used - ?2 WHERE path = ?1";
-        let name = crate::ledger::layer_name(id);
+        let name = layer_name(id);
         let row = rusqlite::params![name, seconds];
         store.db().lock().execute(sql, row).unwrap();
     }
@@ -344,7 +379,7 @@ mod tests {
         age(&store, &old, 100);
         store.set_limit(store.noted_bytes().unwrap()).unwrap();
         let new = layer(&store, "new");
-        let room = |id: &Digest| root.path().join(crate::ledger::layer_name(id)).exists();
+        let room = |id: &Digest| root.path().join(layer_name(id)).exists();
         assert!(!room(&old) && room(&new));
         let more = layer(&store, "more");
         assert!(room(&new) && room(&more), "both are in use");
@@ -371,9 +406,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         let (one, two) = (layer(&store, "one"), layer(&store, "two"));
-        let name = crate::ledger::layer_name(&one);
+        let name = layer_name(&one);
         fs::remove_dir_all(root.path().join(&name)).unwrap();
-        let unknown = crate::ledger::layer_name(&two);
+        let unknown = layer_name(&two);
         store.forget_content([unknown.as_str()]).unwrap();
         let items = store.inventory().unwrap().items;
         let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();

@@ -148,7 +148,7 @@ impl Store {
             let _gate = lock_gate(self.root(), LEASES)?;
             all_leases(self.root())?
         };
-        let pinned = self.pinned_blobs()?;
+        let pinned = self.pinned()?;
         for item in &mut items {
             item.in_use = leases.contains(&item.id) || self.is_locked(item)?;
             item.is_pinned = pinned.contains(&item.id);

@@ -207,10 +207,12 @@ async fn build_and_show(
     };
     let (mut shown, mut built) = (pin!(shown), pin!(built));
     let result = match select(shown.as_mut(), built.as_mut()).await {
-        Either::Left(((), built)) => return built.await,
-        Either::Right((result, _)) => result,
+        Either::Left(((), built)) => built.await,
+        Either::Right((result, shown)) => {
+            let _late = tokio::time::timeout(patience_after(&result), shown).await;
+            result
+        }
     };
-    let _late = tokio::time::timeout(patience_after(&result), shown).await;
     let report = report.lock().unwrap_or_else(PoisonError::into_inner);
     tell(args, &session.store, &report)?;
     result

@@ -9,11 +9,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Context, PATIENCE, User, command, text};
+use super::{Context, PATIENCE, Tree, User, command, output, run, text};
 
 /// kiln with its own store. Removed when it is dropped.
 #[derive(Debug)]
@@ -118,6 +118,18 @@ impl Kiln {
         Build { command, context }
     }
 
+    /// Runs a build, which must succeed, and returns the files it makes, with owners as in the
+    /// image.
+    pub(crate) fn tree_of(&self, build: Build<'_>) -> (Outcome, Tree) {
+        let archive = self.out("tree.tar");
+        let outcome = build.arg("-o").arg(output("tar", &archive)).ok();
+        let dir = tempfile::tempdir().unwrap();
+        let mut tar = command("tar");
+        tar.args(["--numeric-owner", "-xpf"]).arg(&archive);
+        run(tar.arg("-C").arg(dir.path()));
+        (outcome, Tree::read(dir.path()))
+    }
+
     /// Returns what `kiln inspect` says of an image of the local store.
     pub(crate) fn inspect(&self, name: &str) -> Value {
         let outcome = self.run(["inspect", name]).succeeded();
@@ -202,11 +214,20 @@ impl<'a> Build<'a> {
 impl Running<'_> {
     /// Waits until a line with this text is written.
     pub(crate) fn wait_for(&mut self, text: &str) {
+        self.wait_for_one_of(&[text]);
+    }
+
+    /// Waits until a line with one of these texts is written; returns which of them.
+    pub(crate) fn wait_for_one_of(&mut self, texts: &[&str]) -> usize {
         let end = Instant::now() + PATIENCE;
-        while !self.seen.last().is_some_and(|line| line.contains(text)) {
+        loop {
+            let last = self.seen.last().map(String::as_str).unwrap_or_default();
+            if let Some(found) = texts.iter().position(|text| last.contains(text)) {
+                return found;
+            }
             let left = end.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("waited in vain for {text:?} in {:#?}", self.seen);
+                panic!("waited in vain for {texts:?} in {:#?}", self.seen);
             };
             self.seen.push(line);
         }
@@ -236,6 +257,13 @@ impl Running<'_> {
             stdout: Vec::new(),
             stderr,
         }
+    }
+
+    /// Kills kiln and all its children at once, and waits.
+    pub(crate) fn kill_group(self) -> Outcome {
+        // Whoever ended by itself is no error.
+        kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
+        self.wait()
     }
 
     /// Kills kiln as the kernel does when memory is short, and waits.
@@ -276,14 +304,23 @@ impl Outcome {
     }
 
     fn assert_steps(&self, expected: &[&str], is_meant: impl Fn(&Shown) -> bool) -> &Self {
-        let steps = self.steps();
-        let meant = steps.iter().filter(|step| is_meant(step) && step.is_done);
-        let mut names: Vec<_> = meant.map(|step| step.name.as_str()).collect();
+        let mut names = self.names(is_meant);
         let mut expected = expected.to_vec();
         names.sort_unstable();
         expected.sort_unstable();
         assert_eq!(names, expected, "{}", self.stderr);
         self
+    }
+
+    /// Returns the instructions that ran, in the order of their numbers.
+    pub(crate) fn names_of_ran(&self) -> Vec<String> {
+        self.names(|step| !step.is_cached)
+    }
+
+    fn names(&self, is_meant: impl Fn(&Shown) -> bool) -> Vec<String> {
+        let steps = self.steps().into_iter();
+        let meant = steps.filter(|step| is_meant(step) && step.is_done);
+        meant.map(|step| step.name).collect()
     }
 
     /// Returns the instructions in the order of their numbers.

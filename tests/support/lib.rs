@@ -9,6 +9,7 @@ mod kiln;
 mod leftovers;
 mod peers;
 mod proxy;
+mod random;
 mod registry;
 mod ssh;
 mod tls;
@@ -28,6 +29,7 @@ pub(crate) use kiln::{Build, Kiln, Outcome};
 pub(crate) use leftovers::{assert_store_is_clean, assert_store_is_quiet, processes_with};
 pub(crate) use peers::{buildah, copy_to_registry, pull_with_skopeo, run_bundle, unpack};
 pub(crate) use proxy::{Flow, Proxy};
+pub(crate) use random::{Random, number_from_env};
 pub(crate) use registry::{Registry, free_port, make_base};
 pub(crate) use ssh::{SshAgent, add_programs, make_key};
 pub(crate) use tls::{TlsWeb, make_certificates};
@@ -178,16 +180,7 @@ impl Lab {
 
     /// Builds an image and returns its files, with owners as in the image.
     pub(crate) fn tree(&self, context: &Context) -> Tree {
-        let archive = self.kiln.out("tree.tar");
-        self.build(context)
-            .arg("-o")
-            .arg(output("tar", &archive))
-            .ok();
-        let dir = tempfile::tempdir().unwrap();
-        let mut tar = command("tar");
-        tar.args(["--numeric-owner", "-xpf"]).arg(&archive);
-        run(tar.arg("-C").arg(dir.path()));
-        Tree::read(dir.path())
+        self.kiln.tree_of(self.build(context)).1
     }
 }
 

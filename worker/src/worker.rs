@@ -325,3 +325,6 @@ fn base_of(inputs: &[Option<Value>]) -> Snapshot {
     let first = inputs.first().and_then(Option::as_ref);
     first.and_then(Value::snapshot).cloned().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod key_tests;
