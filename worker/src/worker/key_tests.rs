@@ -10,11 +10,14 @@ use kiln_graph::{Digest, Mode, MountKind, Owner, Principal, Sharing};
 use self::bench::{Bench, Keys, first_path};
 use crate::secrets::{SecretSource, SecretValue, Secrets};
 
-/// One change of a bench, and what it is or why it does not count.
+/// What a change of a bench is, and the change.
 type Change = (&'static str, fn(&mut Bench));
 
-/// What may change without another key, and why.
-const UNCHANGED: &[(&str, fn() -> Bench, fn(&mut Bench))] = &[
+/// Why a change does not count, of which bench, and the change.
+type NoChange = (&'static str, fn() -> Bench, fn(&mut Bench));
+
+/// What may change without another key.
+const UNCHANGED: &[NoChange] = &[
     (
         "each checkout gives files another time",
         Bench::copy,
@@ -76,13 +79,13 @@ const UNCHANGED: &[(&str, fn() -> Bench, fn(&mut Bench))] = &[
         },
     ),
     ("the bits are replaced", with_mode, |bench| {
-        bench.file("d/file").mode = 0o600
+        bench.file("d/file").mode = 0o600;
     }),
     ("the owner is replaced", with_owner, |bench| {
-        bench.file("d/file").uid = 77
+        bench.file("d/file").uid = 77;
     }),
     ("the group is replaced", with_owner, |bench| {
-        bench.file("d/file").gid = 77
+        bench.file("d/file").gid = 77;
     }),
     (
         "of a selected folder what it holds is copied",
@@ -94,13 +97,13 @@ const UNCHANGED: &[(&str, fn() -> Bench, fn(&mut Bench))] = &[
         },
     ),
     ("it is not selected", Bench::copy, |bench| {
-        bench.file("other").mode = 0o600
+        bench.file("other").mode = 0o600;
     }),
     ("it is not mounted", Bench::exec, |bench| {
-        bench.file("other").mode = 0o600
+        bench.file("other").mode = 0o600;
     }),
     ("what is left out is not selected", Bench::copy, |bench| {
-        bench.file("d/no").mode = 0o600
+        bench.file("d/no").mode = 0o600;
     }),
     (
         "folders on the way to a file do not land",

@@ -9,19 +9,19 @@ use super::{Change, owner};
 pub(super) const EXEC: &[Change] = &[
     ("argument", |b| b.exec_op().args[2] = "mak3".to_owned()),
     ("division of arguments", |b| {
-        b.exec_op().args[1..].swap(0, 1)
+        b.exec_op().args[1..].swap(0, 1);
     }),
     ("number of arguments", |b| {
-        b.exec_op().args.push(String::new())
+        b.exec_op().args.push(String::new());
     }),
     ("name of a variable", |b| {
-        b.exec_op().env[0].0 = "B".to_owned()
+        b.exec_op().env[0].0 = "B".to_owned();
     }),
     ("value of a variable", |b| {
-        b.exec_op().env[0].1 = "2".to_owned()
+        b.exec_op().env[0].1 = "2".to_owned();
     }),
     ("value of a secret variable", |b| {
-        b.exec_op().env[1].1 = "y".to_owned()
+        b.exec_op().env[1].1 = "y".to_owned();
     }),
     ("order of variables", |b| b.exec_op().env.swap(0, 1)),
     ("number of variables", |b| b.exec_op().env.truncate(1)),
@@ -29,12 +29,12 @@ pub(super) const EXEC: &[Change] = &[
     ("user", |b| b.exec_op().user.push('x')),
     ("network", |b| b.exec_op().network = Network::None),
     ("network of the host", |b| {
-        b.exec_op().network = Network::Host
+        b.exec_op().network = Network::Host;
     }),
     ("path of a file", |b| b.exec_op().files[0].path.push('x')),
     ("mode of a file", |b| b.exec_op().files[0].mode = 0o645),
     ("content of a file", |b| {
-        b.exec_op().files[0].content.push('x')
+        b.exec_op().files[0].content.push('x');
     }),
     ("number of files", |b| b.exec_op().files.clear()),
     ("security", |b| b.exec_op().security = Security::Insecure),
@@ -46,7 +46,7 @@ pub(super) const EXEC: &[Change] = &[
     ("target of a secret", |b| target(b, 3)),
     ("target of an agent", |b| target(b, 4)),
     ("usual target of an agent", |b| {
-        b.exec_op().mounts[4].target = None
+        b.exec_op().mounts[4].target = None;
     }),
     ("source of a bind mount", |b| {
         if let MountKind::Bind { source, .. } = b.mount(0) {
@@ -64,19 +64,19 @@ pub(super) const EXEC: &[Change] = &[
         }
     }),
     ("source of a cache mount", |b| {
-        cache(b, |cache| cache.source.push('x'))
+        cache(b, |cache| cache.source.push('x'));
     }),
     ("read-only cache mount", |b| {
-        cache(b, |cache| cache.read_only = true)
+        cache(b, |cache| cache.read_only = true);
     }),
     ("beginning of a cache mount", |b| {
-        cache(b, |cache| cache.input = Some(1))
+        cache(b, |cache| cache.input = Some(1));
     }),
     ("no new folder of a cache mount", |b| {
-        cache(b, |cache| cache.new = None)
+        cache(b, |cache| cache.new = None);
     }),
     ("mode of a cache mount", |b| {
-        folder(b, |new| new.mode = 0o754)
+        folder(b, |new| new.mode = 0o754);
     }),
     ("user of a cache mount", |b| folder(b, |new| new.uid = 3)),
     ("group of a cache mount", |b| folder(b, |new| new.gid = 3)),
@@ -84,19 +84,19 @@ pub(super) const EXEC: &[Change] = &[
     ("no size of a tmpfs", |b| *b.mount(2) = tmpfs(None, false)),
     ("read-only tmpfs", |b| *b.mount(2) = tmpfs(Some(10), true)),
     ("id of a secret", |b| {
-        secret(b, |secret| secret.id.push('x'))
+        secret(b, |secret| secret.id.push('x'));
     }),
     ("variable of a secret", |b| {
-        secret(b, |secret| secret.env = Some("T".to_owned()))
+        secret(b, |secret| secret.env = Some("T".to_owned()));
     }),
     ("no variable of a secret", |b| {
-        secret(b, |secret| secret.env = None)
+        secret(b, |secret| secret.env = None);
     }),
     ("required secret", |b| {
-        secret(b, |secret| secret.required = true)
+        secret(b, |secret| secret.required = true);
     }),
     ("mode of a secret", |b| {
-        secret(b, |secret| secret.mode = 0o401)
+        secret(b, |secret| secret.mode = 0o401);
     }),
     ("user of a secret", |b| secret(b, |secret| secret.uid = 3)),
     ("group of a secret", |b| secret(b, |secret| secret.gid = 3)),
@@ -110,7 +110,7 @@ pub(super) const EXEC: &[Change] = &[
 pub(super) const SETTINGS: &[Change] = &[
     ("host name", |b| b.settings.hostname.push('x')),
     ("name of another host", |b| {
-        b.settings.extra_hosts[0].0.push('x')
+        b.settings.extra_hosts[0].0.push('x');
     }),
     ("number of other hosts", |b| b.settings.extra_hosts.clear()),
     ("size of /dev/shm", |b| b.settings.shm_size = Some(2)),
@@ -126,10 +126,10 @@ pub(super) const FILES: &[Change] = &[
     ("user", |b| b.file("d/file").uid = 1),
     ("group", |b| b.file("d/file").gid = 1),
     ("value of an attribute", |b| {
-        b.file("d/file").xattrs[0].1 = b"2".to_vec()
+        b.file("d/file").xattrs[0].1 = b"2".to_vec();
     }),
     ("name of an attribute", |b| {
-        b.file("d/file").xattrs[0].0 = b"user.b".to_vec()
+        b.file("d/file").xattrs[0].0 = b"user.b".to_vec();
     }),
     ("number of attributes", |b| b.file("d/file").xattrs.clear()),
     ("target of a link", |b| {
@@ -150,15 +150,15 @@ pub(super) const FILES: &[Change] = &[
     }),
     ("mode of a folder", |b| b.file("d/sub").mode = 0o754),
     ("file in the place of a folder", |b| {
-        b.file("d/sub").kind = file("", "").kind
+        b.file("d/sub").kind = file("", "").kind;
     }),
     ("pipe in the place of a file", |b| {
-        b.file("d/copy").kind = Kind::Fifo
+        b.file("d/copy").kind = Kind::Fifo;
     }),
     ("new file", |b| b.files.push(file("d/sub/new", ""))),
     ("new folder", |b| b.files.push(Entry::dir(b"d/sub/new"))),
     ("lost file", |b| {
-        b.files.retain(|entry| entry.path != b"d/copy")
+        b.files.retain(|entry| entry.path != b"d/copy");
     }),
 ];
 
@@ -179,43 +179,43 @@ pub(super) const COPY: &[Change] = &[
         }
     }),
     ("path of an inline file", |b| {
-        inline(b, |file| file.path.push('x'))
+        inline(b, |file| file.path.push('x'));
     }),
     ("mode of an inline file", |b| {
-        inline(b, |file| file.mode = 0o645)
+        inline(b, |file| file.mode = 0o645);
     }),
     ("content of an inline file", |b| {
-        inline(b, |file| file.content.push('x'))
+        inline(b, |file| file.content.push('x'));
     }),
     ("order of sources", |b| b.copy_op().sources.swap(0, 1)),
     ("number of sources", |b| b.copy_op().sources.truncate(1)),
     ("destination", |b| {
-        b.copy_op().destination = "/y/".to_owned()
+        b.copy_op().destination = "/y/".to_owned();
     }),
     ("slash after the destination", |b| {
-        b.copy_op().destination = "/x".to_owned()
+        b.copy_op().destination = "/x".to_owned();
     }),
     ("owner", |b| {
-        b.copy_op().owner = Some(owner(Principal::Id(0), None))
+        b.copy_op().owner = Some(owner(Principal::Id(0), None));
     }),
     ("number of an owner", |b| {
-        b.copy_op().owner = Some(owner(Principal::Id(1), None))
+        b.copy_op().owner = Some(owner(Principal::Id(1), None));
     }),
     ("name of an owner", |b| {
-        b.copy_op().owner = Some(owner(name("1"), None))
+        b.copy_op().owner = Some(owner(name("1"), None));
     }),
     ("group", |b| {
-        b.copy_op().owner = Some(owner(Principal::Id(0), Some(Principal::Id(0))))
+        b.copy_op().owner = Some(owner(Principal::Id(0), Some(Principal::Id(0))));
     }),
     ("name of a group", |b| {
-        b.copy_op().owner = Some(owner(Principal::Id(0), Some(name("0"))))
+        b.copy_op().owner = Some(owner(Principal::Id(0), Some(name("0"))));
     }),
     ("mode", |b| b.copy_op().mode = Some(Mode::Bits(0o644))),
     ("bits of a mode", |b| {
-        b.copy_op().mode = Some(Mode::Bits(0o645))
+        b.copy_op().mode = Some(Mode::Bits(0o645));
     }),
     ("change of a mode", |b| {
-        b.copy_op().mode = Some(Mode::Change("u+x".parse().unwrap()))
+        b.copy_op().mode = Some(Mode::Change("u+x".parse().unwrap()));
     }),
     ("other change of a mode", |b| {
         b.copy_op().mode = Some(Mode::Change("u-x".parse().unwrap()));
@@ -223,7 +223,7 @@ pub(super) const COPY: &[Change] = &[
     ("link", |b| b.copy_op().link = true),
     ("parents", |b| b.copy_op().parents = true),
     ("excluded path", |b| {
-        b.copy_op().exclude[0] = "nO".to_owned()
+        b.copy_op().exclude[0] = "nO".to_owned();
     }),
     ("number of excluded paths", |b| b.copy_op().exclude.clear()),
 ];
