@@ -10,11 +10,14 @@ use kiln_graph::{Digest, Mode, MountKind, Owner, Principal, Sharing};
 use self::bench::{Bench, Keys, first_path};
 use crate::secrets::{SecretSource, SecretValue, Secrets};
 
-/// One change of a bench, and what it is or why it does not count.
+/// What a change of a bench is, and the change.
 type Change = (&'static str, fn(&mut Bench));
 
-/// What may change without another key, and why.
-const UNCHANGED: &[(&str, fn() -> Bench, fn(&mut Bench))] = &[
+/// Why a change does not count, of which bench, and the change.
+type NoChange = (&'static str, fn() -> Bench, fn(&mut Bench));
+
+/// What may change without another key.
+const UNCHANGED: &[NoChange] = &[
     (
         "each checkout gives files another time",
         Bench::copy,
