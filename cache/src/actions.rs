@@ -15,7 +15,7 @@ use std::time::Duration;
 use kiln_graph::{Digest, Record};
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use crate::db::{digest_at, now};
+use crate::db::{damaged_is_missing, digest_at, now};
 use crate::error::StoreError;
 use crate::inventory::room_of;
 use crate::store::{Store, write_unsynced};
@@ -101,6 +101,7 @@ impl Store {
         connection
             .prepare_cached(&sql)
             .and_then(|mut statement| statement.query_row([key.to_string()], action_at).optional())
+            .or_else(damaged_is_missing)
             .map_err(StoreError::db("look up an action"))
     }
 
@@ -230,8 +231,12 @@ fn empty(dir: &Path) -> Result<u64, StoreError> {
     let mut freed = 0;
     for entry in fs::read_dir(dir).map_err(StoreError::io("list", dir))? {
         let path = entry.map_err(StoreError::io("list", dir))?.path();
+        // A file that a build writes just now has another name until it is whole.
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        if !name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
+            continue;
+        }
         let room = room_of(&path).unwrap_or_default();
-        // A build that writes it just now replaces it as a whole.
         if fs::remove_file(&path).is_ok() {
             freed += room;
         }

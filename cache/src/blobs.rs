@@ -130,7 +130,7 @@ impl Store {
     /// Stores a small blob.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::sha256(bytes);
-        if self.has_blob(&digest) {
+        if self.read_blob(&digest)?.is_some() {
             return Ok(digest);
         }
         let mut writer = self.write_blob()?;

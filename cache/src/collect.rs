@@ -116,7 +116,7 @@ impl Store {
         if self.next_attempt().swap(next, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 "the cache takes {used} bytes, more than its limit of {max_used}: \
-                 all of it is in use"
+                 all of it is in use, or images built here need it"
             );
         }
         Ok(())
@@ -142,7 +142,9 @@ impl Store {
             return Ok(Collected::default());
         };
         let newest = now().saturating_sub(i64::try_from(unused_for.as_secs()).unwrap_or(i64::MAX));
-        items.retain(|item| item.used <= newest && may_go(item));
+        // A clock that was wrong may have left times that are yet to come.
+        let is_old = |item: &Item| unused_for.is_zero() || item.used <= newest;
+        items.retain(|item| is_old(item) && may_go(item));
         items.sort_by(|a, b| (a.used, a.created, &a.id).cmp(&(b.used, b.created, &b.id)));
         let (collected, moved) = self.move_away(items, total, limit)?;
         self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
@@ -265,6 +267,8 @@ impl Store {
         for (blob, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
             if !self.root().join(blob_name(&blob.digest)).exists() {
                 names.extend(self.layer_of_diff_id(diff_id)?.as_ref().map(layer_name));
+                // A layer of the base, whose blob was taken away earlier.
+                names.push(layer_name(diff_id));
             }
         }
         Ok(names)

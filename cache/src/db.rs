@@ -162,6 +162,14 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// A row whose text was damaged is as good as none.
+pub(crate) fn damaged_is_missing<T>(error: rusqlite::Error) -> rusqlite::Result<Option<T>> {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(..) => Ok(None),
+        error => Err(error),
+    }
+}
+
 pub(crate) fn digest_at(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(at)?;
     text.parse().map_err(|error| {
@@ -190,7 +198,7 @@ pub(crate) fn now() -> i64 {
 impl Store {
     /// Replaces a damaged database by a new one, which keeps the names of images as far as they can
     /// be read. Steps run again then.
-    pub fn renew_database(self) -> Result<(), StoreError> {
+    pub fn renew_database(self) -> Result<Self, StoreError> {
         let images = self.references().unwrap_or_default();
         let root = self.root().to_owned();
         drop(self);
@@ -199,7 +207,7 @@ impl Store {
         for image in images {
             renewed.set_reference(&image.name, &image.descriptor, image.is_pulled)?;
         }
-        Ok(())
+        Ok(renewed)
     }
 
     /// Returns the blob made of a layer in a format, such as `gzip-3` or `tar`.
@@ -217,6 +225,7 @@ impl Store {
                     .query_row([layer.to_string().as_str(), format], layer_blob_at)
                     .optional()
             })
+            .or_else(damaged_is_missing)
             .map_err(StoreError::db("look up a blob"))
     }
 
@@ -227,6 +236,7 @@ impl Store {
         connection
             .query_row(sql, [diff_id.to_string()], |row| digest_at(row, 0))
             .optional()
+            .or_else(damaged_is_missing)
             .map_err(StoreError::db("look up a layer"))
     }
 
@@ -261,11 +271,7 @@ impl Store {
             .query_row(sql, [name], |row| row.get(0))
             .optional()
             .map_err(StoreError::db("look up a reference"))?;
-        text.map(|text| {
-            let what = format!("reference `{name}`");
-            serde_json::from_str(&text).map_err(|_| StoreError::Damaged { what })
-        })
-        .transpose()
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// Makes a name stand for a manifest or an index: one that was built here, whose blobs are kept,
@@ -301,8 +307,10 @@ impl Store {
         for row in rows {
             let (name, text, is_pulled) = row.map_err(failed())?;
             let what = format!("reference `{name}`");
-            let descriptor =
-                serde_json::from_str(&text).map_err(|_| StoreError::Damaged { what })?;
+            let Ok(descriptor) = serde_json::from_str(&text) else {
+                tracing::warn!("{what} in the store is damaged, and counts as missing");
+                continue;
+            };
             found.push(NamedImage {
                 name,
                 descriptor,

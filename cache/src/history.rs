@@ -9,6 +9,9 @@ use crate::store::Store;
 /// Builds that are remembered.
 const MAX_BUILDS: i64 = 50;
 
+/// Actions that are remembered: more than any store that is used has layers.
+const MAX_ACTIONS: i64 = 200_000;
+
 /// A build that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastBuild {
@@ -21,14 +24,16 @@ pub struct PastBuild {
 }
 
 impl Store {
-    /// Remembers a build, and forgets those of long ago.
+    /// Remembers a build, and forgets those and actions of long ago.
     pub fn record_build(&self, report: &str) -> Result<(), StoreError> {
         let connection = self.db().lock();
         let insert = "INSERT INTO builds (started, report) VALUES (?1, ?2)";
         let forget = "DELETE FROM builds WHERE number <= (SELECT MAX(number) FROM builds) - ?1";
+        let old = "DELETE FROM actions WHERE number <= (SELECT MAX(number) FROM actions) - ?1";
         connection
             .execute(insert, params![now(), report])
             .and_then(|_| connection.execute(forget, [MAX_BUILDS]))
+            .and_then(|_| connection.execute(old, [MAX_ACTIONS]))
             .map_err(StoreError::db("record a build"))?;
         Ok(())
     }

@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// Returns the paths of all content, as the disk has them.
-    fn content_names(&self) -> Result<Vec<String>, StoreError> {
+    pub(crate) fn content_names(&self) -> Result<Vec<String>, StoreError> {
         let mut names = Vec::new();
         for (dir, depth, is_dir) in [
             ("layers", 1, true),

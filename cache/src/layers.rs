@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::error::StoreError;
 use crate::filelist::{Entry, FileList, Kind};
 use crate::inventory::room_of;
-use crate::ledger::{layer_name, on_disk};
-use crate::store::{Store, remove_tree};
+use crate::ledger::{LEASES, layer_name, on_disk};
+use crate::store::{Store, lock_gate, remove_tree};
 use crate::verify::is_whole;
 
 /// An unpacked layer in the store.
@@ -98,16 +98,26 @@ impl Store {
         let name = layer_name(id);
         self.hold(&name)?;
         let dir = self.root().join(&name);
-        let mut first = [0; FileList::MAGIC.len()];
-        let begins = File::open(dir.join("list")).and_then(|mut list| list.read_exact(&mut first));
-        if begins.is_err() && !dir.exists() {
-            return Ok(false);
+        loop {
+            if begins_well(&dir) {
+                if self.is_known_whole(&name, &dir)? {
+                    return Ok(true);
+                }
+            } else if !dir.exists() {
+                return Ok(false);
+            }
+            // Only now it is known that it was there: looked at again, it cannot be one that
+            // appeared in between.
+            let Some(inode) = inode_of(&dir) else {
+                return Ok(false);
+            };
+            if begins_well(&dir) && self.is_known_whole(&name, &dir)? {
+                return Ok(true);
+            }
+            if self.set_aside(&dir, inode)? {
+                return Ok(false);
+            }
         }
-        let begins = begins.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir();
-        if begins && self.is_known_whole(&name, &dir)? {
-            return Ok(true);
-        }
-        self.set_aside(&dir).map(|()| false)
     }
 
     fn is_known_whole(&self, name: &str, dir: &Path) -> Result<bool, StoreError> {
@@ -145,7 +155,12 @@ impl Store {
                 list: Arc::new(list),
                 dir,
             })),
-            Err(_) => self.set_aside(&dir).map(|()| None),
+            Err(_) => {
+                if let Some(inode) = inode_of(&dir) {
+                    self.set_aside(&dir, inode)?;
+                }
+                Ok(None)
+            }
         }
     }
 
@@ -179,17 +194,16 @@ impl Store {
             .join(layer.trim_start_matches("layers/"))
     }
 
-    /// Moves a damaged layer away, so that it is made or unpacked again.
-    fn set_aside(&self, dir: &Path) -> Result<(), StoreError> {
-        tracing::warn!(dir = %dir.display(), "damaged, and made again");
-        match fs::rename(dir, self.temp_path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Io {
-                what: "set aside",
-                path: dir.to_owned(),
-                source: error,
-            }),
-            _ => Ok(()),
+    /// Moves a damaged layer away, so that it is made or unpacked again; returns false if another
+    /// one has taken its place meanwhile. Nobody can begin to use it while it is moved.
+    fn set_aside(&self, dir: &Path, inode: u64) -> Result<bool, StoreError> {
+        let _gate = lock_gate(self.root(), LEASES)?;
+        if inode_of(dir) != Some(inode) {
+            return Ok(false);
         }
+        tracing::warn!(dir = %dir.display(), "damaged, and made again");
+        fs::rename(dir, self.temp_path()).map_err(StoreError::io("set aside", dir))?;
+        Ok(true)
     }
 
     /// Starts a layer: makes an empty `fs` and, for overlay, `work`.
@@ -266,6 +280,18 @@ impl Staging {
             .layer(id)?
             .ok_or_else(|| StoreError::Damaged { what: what() })
     }
+}
+
+/// Returns true if a layer looks whole at its beginning.
+fn begins_well(dir: &Path) -> bool {
+    let mut first = [0; FileList::MAGIC.len()];
+    let read = File::open(dir.join("list")).and_then(|mut list| list.read_exact(&mut first));
+    read.is_ok() && first == FileList::MAGIC && dir.join("fs").is_dir()
+}
+
+/// Returns the number of what is at a path, to tell it from what takes its place.
+pub(crate) fn inode_of(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|found| found.ino())
 }
 
 /// Returns the room that a layer takes on disk, as its list tells it.

@@ -18,6 +18,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -106,12 +107,25 @@ impl Leases {
     }
 }
 
+/// Returns what all living sessions use, but for the one in the folder `except`. The gate must be
+/// held alone.
+pub(crate) fn leases_of_others(root: &Path, except: &Path) -> Result<HashSet<String>, StoreError> {
+    leases(root, Some(except))
+}
+
 /// Returns what all living sessions use. The gate must be held alone.
 pub(crate) fn all_leases(root: &Path) -> Result<HashSet<String>, StoreError> {
+    leases(root, None)
+}
+
+fn leases(root: &Path, except: Option<&Path>) -> Result<HashSet<String>, StoreError> {
     let tmp = root.join("tmp");
     let mut names = HashSet::new();
     for session in fs::read_dir(&tmp).map_err(StoreError::io("list", &tmp))? {
         let path = session.map_err(StoreError::io("list", &tmp))?.path();
+        if except == Some(path.as_path()) {
+            continue;
+        }
         // A session that ends just now uses nothing any more.
         let Ok(text) = fs::read_to_string(path.join(LEASES)) else {
             continue;
@@ -126,11 +140,14 @@ pub(crate) fn on_disk(length: u64) -> u64 {
     length.next_multiple_of(BLOCK)
 }
 
-/// Returns what names the run of the machine since it was started; without one nothing is known
-/// to be whole.
-pub(crate) fn current_boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.unwrap_or_default().trim().to_owned()
+/// Returns what names this folder in this run of the machine since it was started: a copy of the
+/// store is another one, and nothing in it is known to be whole. Empty if that cannot be told.
+pub(crate) fn current_boot(root: &Path) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    match (boot, fs::metadata(root)) {
+        (Ok(boot), Ok(found)) => format!("{} {}:{}", boot.trim(), found.dev(), found.ino()),
+        _ => String::new(),
+    }
 }
 
 /// Returns the path of a layer in the store.

@@ -3,11 +3,13 @@
 //! As git's index does, a row trusts inode, size, and both times. A file that changed within
 //! [`RACY_NS`] of being hashed gets no row: it could change again without looking different.
 //!
-//! # Format on disk, version 1
+//! # Format on disk, version 2
 //!
 //! ```text
-//! "kiln stat 1\n"  count  (path inode size mtime-s mtime-ns ctime-s ctime-ns digest)*
+//! "kiln stat 2\n"  count  (path inode size mtime-s mtime-ns ctime-s ctime-ns digest)*  sum
 //! ```
+//!
+//! The sum is BLAKE3 of all before it.
 //!
 //! Rows are sorted by path, byte by byte; numbers and strings are as in file lists. A table that
 //! does not parse counts as empty.
@@ -23,7 +25,10 @@ use crate::codec::{Damaged, Reader, put_bytes, put_number, put_signed};
 use crate::error::StoreError;
 use crate::store::write_atomically;
 
-const MAGIC: &[u8] = b"kiln stat 1\n";
+const MAGIC: &[u8] = b"kiln stat 2\n";
+
+/// Length of the sum at the end, in bytes.
+const SUM_LENGTH: usize = 32;
 
 /// Files changed less than this many nanoseconds before they were hashed are hashed again.
 const RACY_NS: i128 = 50_000_000;
@@ -92,7 +97,13 @@ impl StatTable {
     }
 
     fn parse(bytes: &[u8]) -> Result<Vec<Row>, Damaged> {
-        let mut reader = Reader::new(bytes);
+        let (rows, sum) = bytes
+            .split_last_chunk::<SUM_LENGTH>()
+            .ok_or(Damaged { at: 0 })?;
+        if Digest::blake3(rows).as_bytes() != sum {
+            return Err(Damaged { at: rows.len() });
+        }
+        let mut reader = Reader::new(rows);
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(Damaged { at: 0 });
         }
@@ -166,6 +177,8 @@ impl StatTable {
             }
             out.extend_from_slice(digest.as_bytes());
         }
+        let sum = Digest::blake3(&out);
+        out.extend_from_slice(sum.as_bytes());
         write_atomically(path, &out)
     }
 }
@@ -194,7 +207,10 @@ mod tests {
         assert_eq!(table.get(b"a", &look(7, 5)), Some(Digest::blake3("x")));
         assert_eq!(table.get(b"a", &look(8, 5)), None);
         assert_eq!(table.get(b"b", &look(7, 5)), None);
-        std::fs::write(&path, b"kiln stat 1\n\x05junk").unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.len() - SUM_LENGTH - 1;
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
         assert_eq!(StatTable::read(&path).get(b"a", &look(7, 5)), None);
     }
 

@@ -112,7 +112,7 @@ impl Store {
             session,
             db,
             leases,
-            boot: current_boot(),
+            boot: current_boot(root),
             known_whole: OnceLock::new(),
             limit: OnceLock::new(),
             next_attempt: AtomicU64::new(0),
@@ -126,6 +126,8 @@ impl Store {
     /// longest goes when there is more. The first call counts.
     pub fn set_limit(&self, bytes: u64) -> Result<(), StoreError> {
         self.inner.limit.get_or_init(|| bytes);
+        // What changes was measured by builds that had a limit only.
+        self.take_stock(false)?;
         self.keep_limit()
     }
 

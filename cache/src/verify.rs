@@ -16,8 +16,10 @@ use rayon::prelude::*;
 use crate::db::{DATABASE, is_damage};
 use crate::error::StoreError;
 use crate::filelist::{Entry, FileList, Kind};
+use crate::layers::inode_of;
+use crate::ledger::{LEASES, leases_of_others};
 use crate::scan::list_dir;
-use crate::store::Store;
+use crate::store::{Store, lock_gate};
 
 /// Something that is not what its name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,8 @@ fn check_layer(dir: &Path) -> Result<FileList, String> {
             continue;
         }
         match found.get(entry.path.as_slice()) {
+            // Where kiln may not make devices, there is none.
+            None if is_device(&entry.kind) => {}
             None => return Err(format!("`{}` is missing", path())),
             Some(found) if !is_same(entry, found) => {
                 return Err(format!("`{}` is not what was written", path()));
@@ -75,20 +79,19 @@ fn check_layer(dir: &Path) -> Result<FileList, String> {
     Ok(list)
 }
 
+fn is_device(kind: &Kind) -> bool {
+    matches!(kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. })
+}
+
 /// Returns true if what is found is what a list says.
 fn is_same(listed: &Entry, found: &Entry) -> bool {
-    let is_link = |kind: &Kind| matches!(kind, Kind::File { .. } | Kind::Hardlink { .. });
-    let is_device =
-        |kind: &Kind| matches!(kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. });
     if listed.kind == Kind::Whiteout {
         return found.kind == Kind::Whiteout;
     }
     // Which of several names is the first depends on the order in which they are read; and a
     // device that may not be made is an empty file.
-    if is_device(&listed.kind)
-        || matches!(listed.kind, Kind::Hardlink { .. }) && is_link(&found.kind)
-        || matches!(found.kind, Kind::Hardlink { .. }) && is_link(&listed.kind)
-    {
+    let is_hard_link = |kind: &Kind| matches!(kind, Kind::Hardlink { .. });
+    if is_device(&listed.kind) || is_hard_link(&listed.kind) || is_hard_link(&found.kind) {
         return true;
     }
     listed.same_content(found)
@@ -96,44 +99,53 @@ fn is_same(listed: &Entry, found: &Entry) -> bool {
 
 impl Store {
     /// Reads all layers and blobs, with all cores, and finds what is damaged. With `repair`, that
-    /// is removed, and made or fetched again when a build needs it.
+    /// is removed, and made or fetched again when a build needs it; what a build uses just now
+    /// stays. A database that is damaged is all that is told: nothing else can be relied on then.
     pub fn verify(&self, repair: bool) -> Result<Verified, StoreError> {
-        let n_read = AtomicU64::new(0);
-        let inventory = self.inventory()?;
-        let check = |name: &str| {
-            let what = match name.split_once('/') {
-                Some(("layers", file)) => self.check_named_layer(name, file),
-                Some(("blobs", rest)) => self.check_named_blob(name, rest),
-                _ => return None,
-            };
-            n_read.fetch_add(1, Ordering::Relaxed);
-            what.err().map(|what| Fault {
-                id: name.to_owned(),
-                what,
-            })
+        let mut verified = Verified::default();
+        let in_database = |what| Fault {
+            id: DATABASE.to_owned(),
+            what,
         };
-        let names: Vec<&str> = inventory
-            .items
-            .iter()
-            .map(|item| item.id.as_str())
+        verified.faults = self
+            .check_database()?
+            .into_iter()
+            .map(in_database)
             .collect();
-        let mut faults: Vec<Fault> = names.par_iter().filter_map(|name| check(name)).collect();
-        faults.sort_by(|a, b| a.id.cmp(&b.id));
+        if !verified.faults.is_empty() {
+            return Ok(verified);
+        }
+        let n_read = AtomicU64::new(0);
+        let names = self.content_names()?;
+        let found: Vec<(Fault, u64)> = names
+            .par_iter()
+            .filter_map(|name| self.check(name, &n_read))
+            .collect();
+        verified.n_read = n_read.into_inner();
         if repair {
-            for fault in &faults {
-                self.take_out(&fault.id)?;
-            }
+            self.take_out(&found)?;
         }
-        for what in self.check_database()? {
-            faults.push(Fault {
-                id: DATABASE.to_owned(),
-                what,
-            });
-        }
-        Ok(Verified {
-            n_read: n_read.into_inner(),
-            faults,
-        })
+        verified.faults = found.into_iter().map(|(fault, _)| fault).collect();
+        verified.faults.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(verified)
+    }
+
+    /// Returns what is wrong with content, and its inode.
+    fn check(&self, name: &str, n_read: &AtomicU64) -> Option<(Fault, u64)> {
+        let (kind, rest) = name.split_once('/')?;
+        let inode = inode_of(&self.root().join(name))?;
+        let checked = match kind {
+            "layers" => self.check_named_layer(name, rest),
+            "blobs" => self.check_named_blob(name, rest),
+            _ => return None,
+        };
+        n_read.fetch_add(1, Ordering::Relaxed);
+        let fault = Fault {
+            id: name.to_owned(),
+            what: checked.err()?,
+        };
+        // What was taken away meanwhile is not damaged.
+        (inode_of(&self.root().join(name)) == Some(inode)).then_some((fault, inode))
     }
 
     fn check_named_layer(&self, name: &str, file: &str) -> Result<(), String> {
@@ -177,15 +189,22 @@ impl Store {
         }
     }
 
-    /// Moves damaged content out of the store, whoever uses it.
-    fn take_out(&self, name: &str) -> Result<(), StoreError> {
-        let path = self.root().join(name);
-        match fs::rename(&path, self.temp_path()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io("remove", &path)(error))
+    /// Moves damaged content out of the store, unless it has been made again, or is in use.
+    fn take_out(&self, found: &[(Fault, u64)]) -> Result<(), StoreError> {
+        let mut taken = Vec::new();
+        {
+            let _gate = lock_gate(self.root(), LEASES)?;
+            let leases = leases_of_others(self.root(), self.temp_dir())?;
+            for (fault, inode) in found {
+                let path = self.root().join(&fault.id);
+                if leases.contains(&fault.id) || inode_of(&path) != Some(*inode) {
+                    continue;
+                }
+                fs::rename(&path, self.temp_path()).map_err(StoreError::io("remove", &path))?;
+                taken.push(fault.id.as_str());
             }
-            _ => self.forget_content([name]),
         }
+        self.forget_content(taken)
     }
 
     /// Returns what the database finds wrong with itself.

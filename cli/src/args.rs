@@ -100,7 +100,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_cache: Option<u64>,
     /// Tell why each step ran, or since when it is cached: text on standard error, or json on
-    /// standard output
+    /// standard output (with --quiet on standard error)
     #[arg(
         long,
         value_name = "FORMAT",

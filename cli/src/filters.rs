@@ -99,7 +99,13 @@ impl Filters {
 
     /// Returns true if everything passes.
     pub(crate) fn is_empty(&self) -> bool {
-        self.conditions.is_empty()
+        self.conditions.is_empty() && self.unused_for.is_none()
+    }
+
+    /// Returns true if an item was unused for as long as is asked; `now` is in seconds since 1970.
+    pub(crate) fn is_old(&self, item: &Item, now: i64) -> bool {
+        let age = now.saturating_sub(item.used).max(0).unsigned_abs();
+        self.unused_for.is_none_or(|least| age >= least.as_secs())
     }
 
     /// Returns true if an item passes.

@@ -287,6 +287,10 @@ fn tell(args: &BuildArgs, store: &Store, report: &BuildReport) -> Result<(), Fai
     let told = |format| report.render(format, why::now());
     match args.explain {
         Some(TextOrJson::Text) => io::stderr().write_all(told(TextOrJson::Text).as_bytes()),
+        // Standard output has the digest and nothing else then.
+        Some(TextOrJson::Json) if args.quiet => {
+            io::stderr().write_all(told(TextOrJson::Json).as_bytes())
+        }
         Some(TextOrJson::Json) => io::stdout().write_all(told(TextOrJson::Json).as_bytes()),
         None => Ok(()),
     }

@@ -11,7 +11,7 @@
 //! writes a domain and [`VERSION`], so keys of one kind or version never meet those of another.
 
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::record::{PartKind, Record, readable};
+use crate::record::{PartKind, Record, SHOWN, readable};
 
 /// Raised whenever the encoding of any value changes: old keys then miss, and never lie.
 pub(crate) const VERSION: u64 = 2;
@@ -86,6 +86,11 @@ impl Encoder {
             record.note(name, value);
         }
         self
+    }
+
+    /// Says what the part is in the words of the user; that is told instead of what is hashed.
+    pub fn shown(&mut self, value: impl FnOnce() -> String) -> &mut Self {
+        self.note(SHOWN, || Some(value()))
     }
 
     /// Keeps texts of this part as digests only.

@@ -292,6 +292,15 @@ impl From<ModeChange> for String {
     }
 }
 
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bits(bits) => write!(f, "{bits:04o}"),
+            Self::Change(change) => f.write_str(&change.text),
+        }
+    }
+}
+
 impl Encode for Mode {
     fn encode(&self, encoder: &mut Encoder) {
         match self {

@@ -2,6 +2,8 @@
 //!
 //! Every op that makes files makes exactly one layer on top of its first input.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{Encode, Encoder};
@@ -203,13 +205,14 @@ impl Encode for Exec {
             }
             encoder.field("name").text(name).field("value").text(value);
         }
-        flag(encoder, "WORKDIR").text(&self.cwd);
-        flag(encoder, "USER").text(&self.user);
-        flag(encoder, "network").variant(match self.network {
-            Network::Default => 0,
-            Network::None => 1,
-            Network::Host => 2,
-        });
+        flag(encoder, "WORKDIR", || self.cwd.clone()).text(&self.cwd);
+        flag(encoder, "USER", || self.user.clone()).text(&self.user);
+        let (number, name) = match self.network {
+            Network::Default => (0, "default"),
+            Network::None => (1, "none"),
+            Network::Host => (2, "host"),
+        };
+        flag(encoder, "network", || name.to_owned()).variant(number);
         encoder.part(PartKind::Instruction, || "files".to_owned());
         encoder.value(&self.files);
         encoder.part(PartKind::Shape, || "mounts".to_owned());
@@ -218,7 +221,9 @@ impl Encode for Exec {
             encoder.part(PartKind::Mount, || mount.target.clone().unwrap_or_default());
             encoder.value(mount);
         }
-        flag(encoder, "security").flag(self.security == Security::Insecure);
+        let is_insecure = self.security == Security::Insecure;
+        let name = if is_insecure { "insecure" } else { "sandbox" };
+        flag(encoder, "security", || name.to_owned()).flag(is_insecure);
     }
 }
 
@@ -237,11 +242,13 @@ impl Encode for Copy {
         encoder.value(&self.sources);
         encoder.part(PartKind::Instruction, || "destination".to_owned());
         encoder.text(&self.destination);
-        flag(encoder, "chown").value(&self.owner);
-        flag(encoder, "chmod").value(&self.mode);
-        flag(encoder, "link").flag(self.link);
-        flag(encoder, "parents").flag(self.parents);
-        flag(encoder, "exclude").value(&self.exclude);
+        let owner = || self.owner.as_ref().map(Owner::to_string);
+        flag(encoder, "chown", || owner().unwrap_or_default()).value(&self.owner);
+        let mode = || self.mode.as_ref().map(Mode::to_string);
+        flag(encoder, "chmod", || mode().unwrap_or_default()).value(&self.mode);
+        flag(encoder, "link", || self.link.to_string()).flag(self.link);
+        flag(encoder, "parents", || self.parents.to_string()).flag(self.parents);
+        flag(encoder, "exclude", || self.exclude.join(" ")).value(&self.exclude);
     }
 }
 
@@ -259,6 +266,25 @@ impl Encode for CopySource {
                 .flag(*unpack),
             Self::Inline(file) => encoder.variant(1).value(file),
         };
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.user)?;
+        match &self.group {
+            Some(group) => write!(f, ":{group}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Name(name) => f.write_str(name),
+        }
     }
 }
 
@@ -281,12 +307,17 @@ impl Encode for MakeDir {
     fn encode(&self, encoder: &mut Encoder) {
         encoder.part(PartKind::Instruction, String::new);
         encoder.text(&self.path);
-        flag(encoder, "mode").number(self.mode.into());
-        flag(encoder, "USER").text(&self.user);
+        flag(encoder, "mode", || format!("{:04o}", self.mode)).number(self.mode.into());
+        flag(encoder, "USER", || self.user.clone()).text(&self.user);
     }
 }
 
-/// Begins the part that is a flag.
-fn flag<'a>(encoder: &'a mut Encoder, name: &'static str) -> &'a mut Encoder {
-    encoder.part(PartKind::Flag, || name.to_owned())
+/// Begins the part that is a flag, with its value as a user writes it.
+fn flag<'a>(
+    encoder: &'a mut Encoder,
+    name: &'static str,
+    shown: impl FnOnce() -> String,
+) -> &'a mut Encoder {
+    encoder.part(PartKind::Flag, || name.to_owned());
+    encoder.shown(shown)
 }

@@ -24,6 +24,9 @@ use crate::digest::Digest;
 /// Longest text that is kept as it is, in bytes; of a longer one the digest is kept.
 const MAX_TEXT: usize = 512;
 
+/// The note that says what a part is in the words of the user.
+pub(crate) const SHOWN: &str = "shown";
+
 /// Everything that went into a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -148,19 +151,26 @@ impl Record {
         self.parts.last_mut().expect("there is one now")
     }
 
-    /// Returns how this record differs from an older one; nothing if what was hashed is the same.
+    /// Returns how this record, of a key, differs from that of another key, which is older.
     pub fn differences(&self, older: &Self) -> Vec<Difference> {
         let (before, after) = (older.by_name(), self.by_name());
         let mut found = Vec::new();
         for (part, nth) in self.numbered() {
-            match before.get(&(part.kind, part.name.as_str(), nth)) {
+            match before.get(&(part.kind, part.id(), nth)) {
                 Some(old) => part.compare(old, &mut found),
                 None => found.push(part.difference(Change::Added)),
             }
         }
         for (part, nth) in older.numbered() {
-            if !after.contains_key(&(part.kind, part.name.as_str(), nth)) {
+            if !after.contains_key(&(part.kind, part.id(), nth)) {
                 found.push(part.difference(Change::Removed));
+            }
+        }
+        // What the files have of a flag is told with the flag.
+        for (flag, field) in [("chmod", "mode"), ("chown", "owner")] {
+            let is_flag = |one: &Difference| one.kind == PartKind::Flag && one.name == flag;
+            if found.iter().any(is_flag) {
+                found.retain(|one| !one.is_of_file(field));
             }
         }
         // How many there are follows from which there are.
@@ -189,7 +199,7 @@ impl Record {
     fn numbered(&self) -> impl Iterator<Item = (&Part, usize)> {
         let mut seen: HashMap<(PartKind, &str), usize> = HashMap::new();
         self.parts.iter().map(move |part| {
-            let nth = seen.entry((part.kind, part.name.as_str())).or_default();
+            let nth = seen.entry((part.kind, part.id())).or_default();
             *nth += 1;
             (part, *nth)
         })
@@ -201,7 +211,24 @@ impl Record {
     }
 }
 
+impl Difference {
+    fn is_of_file(&self, wanted: &str) -> bool {
+        let Change::Changed { field, .. } = &self.change else {
+            return false;
+        };
+        self.kind == PartKind::File && field == wanted
+    }
+}
+
 impl Part {
+    /// Returns what the part is found by in another record: there is one base, whatever made it.
+    fn id(&self) -> &str {
+        match self.kind {
+            PartKind::Base => "",
+            _ => &self.name,
+        }
+    }
+
     fn difference(&self, change: Change) -> Difference {
         Difference {
             kind: self.kind,
@@ -220,6 +247,17 @@ impl Part {
             if !names.contains(&field.name.as_str()) {
                 names.push(&field.name);
             }
+        }
+        if let (Some(before), Some(after)) = (older.value(SHOWN), self.value(SHOWN))
+            && before != after
+        {
+            let field = String::new();
+            found.push(self.difference(Change::Changed {
+                field,
+                before,
+                after,
+            }));
+            return;
         }
         let before = found.len();
         for name in names {
@@ -253,7 +291,7 @@ impl Part {
 }
 
 fn named(part: &Part, nth: usize) -> ((PartKind, &str, usize), &Part) {
-    ((part.kind, part.name.as_str(), nth), part)
+    ((part.kind, part.id(), nth), part)
 }
 
 /// Returns bytes as text: as they are if they can be read, else their digest.
@@ -283,7 +321,9 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     ];
     let name = name.to_ascii_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
-    words.any(|word| WORDS.contains(&word))
+    // Wherever they stand, these mean nothing else.
+    let clear = ["password", "passwd", "secret", "apikey", "credential"];
+    words.any(|word| WORDS.contains(&word) || clear.iter().any(|clear| word.contains(clear)))
 }
 
 impl fmt::Display for Difference {
@@ -432,7 +472,14 @@ mod tests {
 
     #[test]
     fn secret_names() {
-        for name in ["TOKEN", "NPM_TOKEN", "db_password", "AWS-SECRET", "API_KEY"] {
+        for name in [
+            "TOKEN",
+            "NPM_TOKEN",
+            "db_password",
+            "AWS-SECRET",
+            "API_KEY",
+            "MYPASSWORD",
+        ] {
             assert!(is_secret_name(name), "{name}");
         }
         for name in ["MONKEY", "PATH", "TOKENIZER", "KEYBOARD"] {

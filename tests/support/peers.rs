@@ -46,17 +46,16 @@ pub(crate) fn unpack(layout: &Path, tag: &str, dir: &Path) -> PathBuf {
 pub(crate) fn run_bundle(bundle: &Path, id: &str) -> Output {
     without_terminal(&bundle.join("config.json"));
     let state = bundle.parent().unwrap().join("state");
-    let run_with = |program: &str| -> Output {
+    let run_with = |program: &str| {
         let mut command = command(program);
         command.arg("--root").arg(&state).args(["run", "--bundle"]);
-        command.arg(bundle).arg(id).output().unwrap()
+        command.arg(bundle).arg(id).output()
     };
     // crun wants one of the two kinds of control groups alone; runc takes machines with both.
-    let output = run_with("crun");
-    if output.status.success() {
-        return output;
+    match run_with("crun") {
+        Ok(output) if output.status.success() => output,
+        _ => run_with("runc").unwrap(),
     }
-    run_with("runc")
 }
 
 fn without_terminal(file: &Path) {

@@ -41,11 +41,18 @@ impl StepSettings {
         encoder.part(PartKind::Flag, || "hostname".to_owned());
         encoder.text(&self.hostname);
         encoder.part(PartKind::Flag, || "add-host".to_owned());
+        let names = self.extra_hosts.iter().map(|(name, _)| name.as_str());
+        encoder.shown(|| names.collect::<Vec<_>>().join(" "));
         encoder.number(self.extra_hosts.len() as u64);
         for (name, _) in &self.extra_hosts {
             encoder.text(name);
         }
         encoder.part(PartKind::Flag, || "shm-size".to_owned());
+        encoder.shown(|| {
+            self.shm_size
+                .map(|size| size.to_string())
+                .unwrap_or_default()
+        });
         match self.shm_size {
             None => encoder.variant(0),
             Some(size) => encoder.variant(1).number(size),

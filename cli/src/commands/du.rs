@@ -68,7 +68,7 @@ pub(crate) fn run(args: &DuArgs, store: &Store, out: &mut impl Write) -> Result<
 fn usage<'a>(inventory: &'a Inventory, images: Vec<ImageUsage>, filters: &Filters) -> Usage<'a> {
     let mut kinds = BTreeMap::new();
     let mut items: Vec<&Item> = inventory.items.iter().collect();
-    items.retain(|item| filters.accept(item));
+    items.retain(|item| filters.accept(item) && filters.is_old(item, now()));
     items.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
     for item in &items {
         *kinds.entry(item.kind.label()).or_default() += item.bytes;

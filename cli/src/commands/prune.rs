@@ -1,6 +1,6 @@
 //! `kiln prune`: takes away what the store could do without.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::io::{self, BufRead as _, Write};
 use std::time::Duration;
 
 use kiln_cache::{Goal, Item, Store};
@@ -15,8 +15,15 @@ use crate::size::human;
 /// Takes away what may go, and says what went.
 pub(crate) fn run(args: &PruneArgs, store: &Store, out: &mut impl Write) -> Result<(), Failure> {
     let filters = Filters::parse(&args.filter)?;
-    if !args.force && !is_sure(out).map_err(Failure::user)? {
-        return Ok(());
+    if !args.force {
+        match answer(out).map_err(Failure::user)? {
+            Some(true) => {}
+            Some(false) => return Ok(()),
+            None => {
+                let failure = Failure::usage("nobody answers");
+                return Err(failure.with_hint("--force does not ask"));
+            }
+        }
     }
     let goal = Goal {
         max_used: args.max_used_space,
@@ -43,18 +50,18 @@ pub(crate) fn run(args: &PruneArgs, store: &Store, out: &mut impl Write) -> Resu
     writeln!(out, "Total:\t{}", human(freed)).map_err(Failure::user)
 }
 
-/// Asks, if there is somebody to ask.
-fn is_sure(out: &mut impl Write) -> io::Result<bool> {
-    let stdin = io::stdin();
+/// Asks, and returns the answer; `None` if there is nobody.
+fn answer(out: &mut impl Write) -> io::Result<Option<bool>> {
     write!(
         out,
         "This takes away everything in the cache that no build uses just now and no image built \
          here needs.\nContinue? [y/N] "
     )?;
     out.flush()?;
-    let mut answer = String::new();
-    if stdin.lock().read_line(&mut answer)? == 0 && !stdin.is_terminal() {
-        writeln!(out, "\nnobody answers; --force does not ask")?;
+    let mut line = String::new();
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        writeln!(out)?;
+        return Ok(None);
     }
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(Some(matches!(line.trim(), "y" | "Y" | "yes")))
 }
