@@ -144,7 +144,7 @@ graph() {
 }
 graph 1250
 graph 2500
-for name in cutoff graph1250 graph2500; do echo '# a comment' >"$work/cases/$name/source"; done
+for name in cutoff graph1250 graph2500; do printf '# a comment\nprogram\n' >"$work/cases/$name/source"; done
 # Contexts of N small files.
 many() {
   { echo 'FROM scratch'; echo 'COPY files /files'; } | dockerfile "many$1"
