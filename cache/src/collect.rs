@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use kiln_graph::{Descriptor, Digest, ImageConfig, Index, Manifest, MediaKind};
 
-use crate::db::now;
+use crate::db::{NamedImage, now};
 use crate::error::StoreError;
 use crate::inventory::{Item, ItemKind};
-use crate::ledger::{LEASES, all_leases, blob_name, layer_name};
+use crate::ledger::{LEASES, blob_name, layer_name, leases};
 use crate::lock::KeyTurn;
 use crate::store::{Store, lock_gate, open_gate, remove_tree};
 
@@ -136,17 +136,22 @@ impl Store {
         unused_for: Duration,
         may_go: impl Fn(&Item) -> bool,
     ) -> Result<Collected, StoreError> {
-        let mut items = self.take_stock(false)?.items;
-        let total: u64 = items.iter().map(|item| item.bytes).sum();
-        let Some(limit) = goal.limit(total, self.free_bytes()?) else {
-            return Ok(Collected::default());
-        };
         let newest = now().saturating_sub(i64::try_from(unused_for.as_secs()).unwrap_or(i64::MAX));
         // A clock that was wrong may have left times that are yet to come.
         let is_old = |item: &Item| unused_for.is_zero() || item.used <= newest;
-        items.retain(|item| is_old(item) && may_go(item));
-        items.sort_by(|a, b| (a.used, a.created, &a.id).cmp(&(b.used, b.created, &b.id)));
-        let (collected, moved) = self.move_away(items, total, limit)?;
+        let (collected, moved) = loop {
+            let images = self.references()?;
+            let mut items = self.take_stock(false)?.items;
+            let total: u64 = items.iter().map(|item| item.bytes).sum();
+            let Some(limit) = goal.limit(total, self.free_bytes()?) else {
+                return Ok(Collected::default());
+            };
+            items.retain(|item| is_old(item) && may_go(item));
+            items.sort_by(|a, b| (a.used, a.created, &a.id).cmp(&(b.used, b.created, &b.id)));
+            if let Some(moved) = self.move_away(items, (total, limit), &images)? {
+                break moved;
+            }
+        };
         self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
         for (item, path) in collected.items.iter().zip(moved) {
             if let Some(layer) = item.id.strip_prefix("layers/") {
@@ -161,17 +166,21 @@ impl Store {
         }
         Ok(collected)
     }
-
     /// Renames items out of the way until what is left is within the limit. Nobody can begin to
-    /// use content meanwhile.
+    /// use content meanwhile. `images` are those that it was found out for which items they need;
+    /// if others were built since, their builds may have ended and hold nothing: then nothing is
+    /// moved, and all must be looked at again.
     fn move_away(
         &self,
         items: Vec<Item>,
-        mut total: u64,
-        limit: u64,
-    ) -> Result<(Collected, Vec<PathBuf>), StoreError> {
+        (mut total, limit): (u64, u64),
+        images: &[NamedImage],
+    ) -> Result<Option<(Collected, Vec<PathBuf>)>, StoreError> {
         let _gate = lock_gate(self.root(), LEASES)?;
-        let leases = all_leases(self.root())?;
+        if self.references()? != images {
+            return Ok(None);
+        }
+        let leases = leases(self.root(), None)?;
         let (mut collected, mut moved) = (Collected::default(), Vec::new());
         for item in items {
             if total <= limit {
@@ -194,7 +203,7 @@ impl Store {
             moved.push(aside);
             collected.items.push(item);
         }
-        Ok((collected, moved))
+        Ok(Some((collected, moved)))
     }
 
     /// Returns true if somebody works with an item that has locks of its own.

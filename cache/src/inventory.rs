@@ -12,7 +12,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::error::StoreError;
-use crate::ledger::{LEASES, Row, all_leases};
+use crate::ledger::{LEASES, Row, leases};
 use crate::mounts::mount_id;
 use crate::store::{Store, lock_gate};
 
@@ -146,7 +146,7 @@ impl Store {
         self.catch_up(&rows, &items)?;
         let leases = {
             let _gate = lock_gate(self.root(), LEASES)?;
-            all_leases(self.root())?
+            leases(self.root(), None)?
         };
         let pinned = self.pinned()?;
         for item in &mut items {

@@ -98,26 +98,16 @@ impl Store {
         let name = layer_name(id);
         self.hold(&name)?;
         let dir = self.root().join(&name);
-        loop {
-            if begins_well(&dir) {
-                if self.is_known_whole(&name, &dir)? {
-                    return Ok(true);
-                }
-            } else if !dir.exists() {
-                return Ok(false);
-            }
-            // Only now it is known that it was there: looked at again, it cannot be one that
-            // appeared in between.
-            let Some(inode) = inode_of(&dir) else {
-                return Ok(false);
-            };
+        // Seen before it is looked into: what appears in between is never taken for damaged.
+        while let Some(inode) = inode_of(&dir) {
             if begins_well(&dir) && self.is_known_whole(&name, &dir)? {
                 return Ok(true);
             }
             if self.set_aside(&dir, inode)? {
-                return Ok(false);
+                break;
             }
         }
+        Ok(false)
     }
 
     fn is_known_whole(&self, name: &str, dir: &Path) -> Result<bool, StoreError> {

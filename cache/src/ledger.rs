@@ -109,16 +109,7 @@ impl Leases {
 
 /// Returns what all living sessions use, but for the one in the folder `except`. The gate must be
 /// held alone.
-pub(crate) fn leases_of_others(root: &Path, except: &Path) -> Result<HashSet<String>, StoreError> {
-    leases(root, Some(except))
-}
-
-/// Returns what all living sessions use. The gate must be held alone.
-pub(crate) fn all_leases(root: &Path) -> Result<HashSet<String>, StoreError> {
-    leases(root, None)
-}
-
-fn leases(root: &Path, except: Option<&Path>) -> Result<HashSet<String>, StoreError> {
+pub(crate) fn leases(root: &Path, except: Option<&Path>) -> Result<HashSet<String>, StoreError> {
     let tmp = root.join("tmp");
     let mut names = HashSet::new();
     for session in fs::read_dir(&tmp).map_err(StoreError::io("list", &tmp))? {
@@ -321,7 +312,7 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         store.hold("layers/a").unwrap();
         store.hold("layers/a").unwrap();
-        let leased = || all_leases(root.path()).unwrap();
+        let leased = || leases(root.path(), None).unwrap();
         assert_eq!(leased(), HashSet::from(["layers/a".to_owned()]));
         drop(store);
         assert!(leased().is_empty());

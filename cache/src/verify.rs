@@ -17,7 +17,7 @@ use crate::db::{DATABASE, is_damage};
 use crate::error::StoreError;
 use crate::filelist::{Entry, FileList, Kind};
 use crate::layers::inode_of;
-use crate::ledger::{LEASES, leases_of_others};
+use crate::ledger::{LEASES, leases};
 use crate::scan::list_dir;
 use crate::store::{Store, lock_gate};
 
@@ -194,7 +194,7 @@ impl Store {
         let mut taken = Vec::new();
         {
             let _gate = lock_gate(self.root(), LEASES)?;
-            let leases = leases_of_others(self.root(), self.temp_dir())?;
+            let leases = leases(self.root(), Some(self.temp_dir()))?;
             for (fault, inode) in found {
                 let path = self.root().join(&fault.id);
                 if leases.contains(&fault.id) || inode_of(&path) != Some(*inode) {

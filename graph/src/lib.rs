@@ -37,7 +37,7 @@ pub use crate::op::{
     Copy, CopySource, Exec, InlineFile, MakeDir, Network, Op, Owner, Principal, Security,
 };
 pub use crate::platform::{ParsePlatformError, Platform};
-pub use crate::record::{Change, Difference, PartKind, Record};
+pub use crate::record::{Change, Difference, PartKind, Record, SECRET_WORDS};
 pub use crate::source::{
     GitSource, GitTimes, HttpSource, ImageSource, LocalSource, is_full_commit,
 };

@@ -24,6 +24,21 @@ use crate::digest::Digest;
 /// Longest text that is kept as it is, in bytes; of a longer one the digest is kept.
 const MAX_TEXT: usize = 512;
 
+/// Words of a variable's name that say that its value is secret, as BuildKit's check
+/// `SecretsUsedInArgOrEnv` has them.
+pub const SECRET_WORDS: [&str; 10] = [
+    "apikey",
+    "auth",
+    "credential",
+    "credentials",
+    "key",
+    "password",
+    "pword",
+    "passwd",
+    "secret",
+    "token",
+];
+
 /// The note that says what a part is in the words of the user.
 pub(crate) const SHOWN: &str = "shown";
 
@@ -304,26 +319,13 @@ pub(crate) fn readable(bytes: &[u8]) -> String {
     }
 }
 
-/// Returns true if the name of a variable says that its value is secret, as BuildKit's check
-/// `SecretsUsedInArgOrEnv` has it.
+/// Returns true if the name of a variable says that its value is secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
-    const WORDS: [&str; 10] = [
-        "apikey",
-        "auth",
-        "credential",
-        "credentials",
-        "key",
-        "password",
-        "pword",
-        "passwd",
-        "secret",
-        "token",
-    ];
     let name = name.to_ascii_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
     // Wherever they stand, these mean nothing else.
     let clear = ["password", "passwd", "secret", "apikey", "credential"];
-    words.any(|word| WORDS.contains(&word) || clear.iter().any(|clear| word.contains(clear)))
+    words.any(|word| SECRET_WORDS.contains(&word) || clear.iter().any(|clear| word.contains(clear)))
 }
 
 impl fmt::Display for Difference {

@@ -4,7 +4,6 @@ mod telling;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use futures_util::future::{join_all, try_join_all};
@@ -25,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::args::Diagnostics;
 use crate::commands::call::Report;
-use crate::commands::why::BuildReport;
+use crate::commands::why::{self, BuildReport};
 use crate::export::{push_names, push_progress};
 use crate::image::{self, Assembly};
 use crate::plan::BuildPlan;
@@ -278,12 +277,7 @@ impl Build<'_> {
             .unwrap_or_else(PoisonError::into_inner)
             .add(&compiled.graph, &worker.explanations());
         let (values, ()) = built?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let mut assembly = image::assemble(&compiled, &values, now);
+        let mut assembly = image::assemble(&compiled, &values, why::now());
         if self.plan.squash {
             self.squash(&mut assembly).await?;
         }

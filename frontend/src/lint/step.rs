@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use kiln_graph::SECRET_WORDS;
+
 use crate::diagnostic::Span;
 use crate::env::{Args, Env};
 use crate::expand::Rules;
@@ -186,25 +188,13 @@ fn arg(lint: &mut Lint, view: &StepView<'_>, args: &[Arg]) {
     }
 }
 
-/// Words of a name that say that its value is secret, and those that say that it is not.
-const SECRET: [&str; 10] = [
-    "apikey",
-    "auth",
-    "credential",
-    "credentials",
-    "key",
-    "password",
-    "pword",
-    "passwd",
-    "secret",
-    "token",
-];
+/// Words of a name that say that its value is not secret, whatever else it says.
 const NOT_SECRET: [&str; 3] = ["public", "file", "version"];
 
 fn secret(lint: &mut Lint, instruction: &str, name: &str, span: Span) {
     let lower = name.to_lowercase();
     let has = |words: &[&str]| lower.split('_').any(|word| words.contains(&word));
-    if has(&SECRET) && !has(&NOT_SECRET) {
+    if has(&SECRET_WORDS) && !has(&NOT_SECRET) {
         let name = quoted(name);
         let message =
             format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name})");
