@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const TIERS: &[&[&str]] = &[
     &["graph"],
     &["registry", "cache", "frontend"],
-    &["exporter", "solver", "runtime"],
+    &["exporter", "remote", "solver", "runtime"],
     &["worker"],
     &["cli"],
 ];

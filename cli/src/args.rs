@@ -95,6 +95,13 @@ pub(crate) struct BuildArgs {
     /// Run steps again whose result in the cache is older, such as 24h; 0 is --no-cache
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) cache_ttl: Option<Duration>,
+    /// Shared cache to look into: NAME, or type=registry,ref=NAME, type=local,src=DIR,
+    /// type=s3,bucket=NAME,…
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_from: Vec<String>,
+    /// Shared cache to write to, as in --cache-from (local: dest=DIR); mode=max for all stages
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) cache_to: Vec<String>,
     /// Room that the cache may take on disk, such as 20GB; what was not used for longest goes, also
     /// while the build runs (default: max-cache of the configuration file, or no limit)
     #[arg(long, value_name = "SIZE", value_parser = size)]

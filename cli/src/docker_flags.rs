@@ -39,7 +39,6 @@ enum Kind {
 
 const LIMITS: &str = "kiln sets no limits for RUN steps; run kiln itself in a limited cgroup";
 const CPU_SETS: &str = "kiln does not choose processors for RUN steps; run kiln under taskset";
-const CACHES: &str = "kiln's cache is a folder of this machine; keep that of --root instead";
 const ATTESTATIONS: &str = "kiln makes no attestations; leave it out";
 
 const FLAGS: &[Flag] = &[
@@ -49,8 +48,6 @@ const FLAGS: &[Flag] = &[
         Kind::Value(&["default"]),
         "kiln builds by itself and has no other builders",
     ),
-    flag("cache-from", Kind::Value(&[]), CACHES),
-    flag("cache-to", Kind::Value(&[]), CACHES),
     flag(
         "cgroup-parent",
         Kind::Value(&[""]),

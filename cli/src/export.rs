@@ -3,18 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use kiln_cache::Layer;
 use kiln_exporter::{
-    ArchiveFormat, Bundle, Compression, Destination, ExportError, Image, ImageOptions, OutputKind,
-    OutputSpec, Progress, export_archive, export_dir, export_layout, export_tar, missing_blobs,
-    prepare_image, push_bundle,
+    ArchiveFormat, Bundle, Compression, Destination, ExportError, Image, ImageLayer, ImageOptions,
+    OutputKind, OutputSpec, Progress, export_archive, export_dir, export_layout, export_tar,
+    missing_blobs, prepare_image, push_bundle,
 };
 use kiln_graph::Digest;
 use kiln_registry::Reference;
 use kiln_solver::{Direction, Task, blocking};
-use kiln_worker::{Origin, Snapshot};
+use kiln_worker::{Snapshot, SnapshotLayer};
 use serde_json::{Value, json};
 
 use crate::commands::build::{Build, Built, is_image};
@@ -65,8 +64,10 @@ pub(crate) async fn export(build: &Build<'_>, built: &[Built]) -> Result<Option<
     let mut bundles: Vec<(ImageOptions, Bundle)> = Vec::new();
     for output in &build.plan.outputs {
         if is_image(output.kind) && !bundles.iter().any(|(options, _)| *options == output.image) {
-            let needs_bytes = output.kind != OutputKind::Image;
-            let bundle = bundle(build, built, &output.image, needs_bytes).await?;
+            let alike = build.plan.outputs.iter();
+            let alike = alike.filter(|one| is_image(one.kind) && one.image == output.image);
+            let needed = alike.map(Needed::by).max().unwrap_or(Needed::Nothing);
+            let bundle = bundle(build, built, &output.image, needed).await?;
             bundles.push((output.image.clone(), bundle));
         }
     }
@@ -87,37 +88,59 @@ pub(crate) async fn facts_alone(build: &Build<'_>, built: &[Built]) -> Result<Fa
         annotations: Vec::new(),
         promise: true,
     };
-    Ok(facts(build, &bundle(build, built, &options, false).await?))
+    let bundle = bundle(build, built, &options, Needed::Nothing).await?;
+    Ok(facts(build, &bundle))
+}
+
+/// Which blobs an export must find in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Needed {
+    /// None: a registry is asked first whether it has them.
+    Nothing,
+    /// Those of layers that kiln made: a base image can be pulled again, but a shared cache may
+    /// forget what the image needs.
+    Made,
+    /// All.
+    All,
+}
+
+impl Needed {
+    fn by(output: &OutputSpec) -> Self {
+        match (output.kind, output.push) {
+            (OutputKind::Image, true) => Self::Nothing,
+            (OutputKind::Image, false) => Self::Made,
+            _ => Self::All,
+        }
+    }
 }
 
 async fn bundle(
     build: &Build<'_>,
     built: &[Built],
     options: &ImageOptions,
-    needs_bytes: bool,
+    needed: Needed,
 ) -> Result<Bundle, Failure> {
     let store = &build.session.store;
     let task = build.reporter.task("exporting layers", None);
     task.started();
     let mut images = Vec::new();
     for one in built {
-        let layers = one.assembly.layers.iter();
-        let layers = layers.map(|layer| image::image_layer(store, layer));
-        let layers = layers
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Failure::user)?;
+        let mut layers = Vec::new();
+        for layer in &one.assembly.layers {
+            layers.push(build.layer_for(layer, options).await?);
+        }
         let missing = missing_blobs(store, &layers, options).map_err(Failure::user)?;
-        if needs_bytes || options.force_compression {
-            for layer in one
-                .assembly
-                .layers
-                .iter()
-                .filter_map(|layer| layer.origin.as_ref())
-            {
-                if missing.iter().any(|blob| blob.digest == layer.blob.digest) {
-                    let fetched = build.session.images.fetch_blob(layer, &task).await;
-                    fetched.map_err(Failure::user)?;
-                }
+        for (layer, source) in one.assembly.layers.iter().zip(&layers) {
+            let is_needed = match layer.origin {
+                Some(_) => needed == Needed::All || options.force_compression,
+                None => needed >= Needed::Made,
+            };
+            let ImageLayer::Base { descriptor, .. } = source else {
+                continue;
+            };
+            if is_needed && missing.iter().any(|blob| blob.digest == descriptor.digest) {
+                let fetched = build.session.images.fetch(layer, &task).await;
+                fetched.map_err(Failure::user)?;
             }
         }
         let (platform, config) = (one.platform_of_image(), one.assembly.config.clone());
@@ -196,18 +219,14 @@ async fn push_as(
 ) -> Result<(), Failure> {
     let (client, store) = (&build.session.client, &build.session.store);
     let (names, progress) = (std::slice::from_ref(name), push_progress(task));
-    let mut origins = base_layers(built);
+    let mut layers = layers_by_blob(build, built);
     loop {
         let pushed = push_bundle(client, store, bundle, names, by_digest, &progress).await;
         match pushed {
-            Err(ExportError::Missing { digest }) if origins.contains_key(&digest) => {
-                let origin = origins.remove(&digest).expect("it was looked up");
-                build
-                    .session
-                    .images
-                    .fetch_blob(&origin, task)
-                    .await
-                    .map_err(Failure::user)?;
+            Err(ExportError::Missing { digest }) if layers.contains_key(&digest) => {
+                let layer = layers.remove(&digest).expect("it was looked up");
+                let fetched = build.session.images.fetch(&layer, task).await;
+                fetched.map_err(Failure::user)?;
             }
             Err(error) => return Err(Failure::user(error)),
             Ok(_) => return Ok(()),
@@ -215,10 +234,18 @@ async fn push_as(
     }
 }
 
-fn base_layers(built: &[Built]) -> HashMap<Digest, Arc<Origin>> {
+/// Returns the layers whose blobs are elsewhere: in base images, in shared caches.
+fn layers_by_blob(build: &Build<'_>, built: &[Built]) -> HashMap<Digest, SnapshotLayer> {
+    let images = &build.session.images;
     let layers = built.iter().flat_map(|one| &one.assembly.layers);
-    let origins = layers.filter_map(|layer| layer.origin.clone());
-    origins.map(|origin| (origin.blob.digest, origin)).collect()
+    let with_blob = layers.filter_map(|layer| {
+        let blob = match &layer.origin {
+            Some(origin) => origin.blob.digest,
+            None => images.promise(&layer.id)?.record().blob.digest,
+        };
+        Some((blob, layer.clone()))
+    });
+    with_blob.collect()
 }
 
 /// Names the image in the local store.

@@ -1,6 +1,7 @@
 //! What a build is to do: arguments turned into objects, files read, nothing started.
 
 mod build_args;
+pub(crate) mod caches;
 pub(crate) mod contexts;
 mod dockerfile;
 mod entitlements;
@@ -31,6 +32,7 @@ use crate::context_names::ContextNames;
 use crate::environment::{Environment, display_path};
 use crate::fetch::USUAL_NAMES;
 use crate::plan::build_args::build_args;
+use crate::plan::caches::{CachePlan, caches};
 use crate::plan::contexts::{ContextPlace, LayoutImage, main_context};
 use crate::plan::dockerfile::text_of;
 use crate::plan::find::{find_dockerfile, keeps_git_dir, lower_case};
@@ -77,6 +79,8 @@ pub(crate) struct BuildPlan {
     pub(crate) refresh: bool,
     /// What of the cache is used.
     pub(crate) reuse: Reuse,
+    /// Caches that are shared with others.
+    pub(crate) caches: CachePlan,
     /// Steps at once.
     pub(crate) jobs: Option<NonZeroUsize>,
 }
@@ -146,6 +150,7 @@ impl BuildPlan {
         };
         Ok(Self {
             reuse,
+            caches: caches(args, env)?,
             squash: args.squash,
             makes_index,
             dockerfile,

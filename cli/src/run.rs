@@ -14,6 +14,7 @@ use kiln_solver::{Reporter, blocking};
 use crate::args::{
     BuildArgs, Cli, Command, Diagnostics, Print, Progress, StoreCommand, TextOrJson,
 };
+use crate::commands::build::caching::Caches;
 use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::why::BuildReport;
 use crate::commands::{call, du, images, inspect, mounts, prune, store, why};
@@ -251,18 +252,22 @@ async fn build_prepared(
     if let Some(print) = args.print {
         return print_graphs(print, &prepared).map(|()| None);
     }
-    let mut built: Vec<Built> = Vec::new();
-    for one in prepared {
-        let contexts = build.plan.open_contexts()?.into_iter().collect();
-        built.push(build.run(one, contexts).await?);
-    }
-    let facts = match export(build, &built).await? {
-        Some(facts) => Some(facts),
-        None if args.iidfile.is_some() || args.metadata_file.is_some() || args.quiet => {
-            Some(facts_alone(build, &built).await?)
+    let caches = build.open_caches()?;
+    let facts = loop {
+        let n_broken = build.session.images.n_broken_promises();
+        match build_and_export(args, build, &prepared, &caches).await {
+            // What a shared cache promised is not there. Without that promise it can be built.
+            Err(_) if build.session.images.n_broken_promises() > n_broken => build.forget_steps(),
+            other => break other,
         }
-        None => None,
     };
+    // Also what was done of a build that failed.
+    let cached = match &facts {
+        Err(failure) if matches!(failure.kind, FailureKind::Stopped(_)) => Ok(()),
+        _ => build.finish_caches(&caches).await,
+    };
+    let facts = facts?;
+    cached?;
     if build.plan.outputs.is_empty() && !args.quiet {
         build.reporter.warn(
             "no output was asked for: the result stays in the cache; \
@@ -273,6 +278,26 @@ async fn build_prepared(
         write_facts(args, facts)?;
     }
     Ok(facts)
+}
+
+async fn build_and_export(
+    args: &BuildArgs,
+    build: &Build<'_>,
+    prepared: &[Prepared],
+    caches: &Caches,
+) -> Result<Option<Facts>, Failure> {
+    let mut built: Vec<Built> = Vec::new();
+    for one in prepared {
+        let contexts = build.plan.open_contexts()?.into_iter().collect();
+        built.push(build.run(one, contexts, caches).await?);
+    }
+    match export(build, &built).await? {
+        Some(facts) => Ok(Some(facts)),
+        None if args.iidfile.is_some() || args.metadata_file.is_some() || args.quiet => {
+            facts_alone(build, &built).await.map(Some)
+        }
+        None => Ok(None),
+    }
 }
 
 /// Remembers what a build did, and tells it if that was asked for.

@@ -86,6 +86,15 @@ impl Compression {
         )
     }
 
+    /// Returns the media type of OCI for blobs that the store remembers under a format.
+    pub fn media_type_of(format: &str) -> &'static str {
+        match format.split('-').next() {
+            Some("gzip") => media_type::OCI_LAYER_GZIP,
+            Some("zstd") => media_type::OCI_LAYER_ZSTD,
+            _ => media_type::OCI_LAYER,
+        }
+    }
+
     pub(crate) fn media_type(self, oci: bool) -> &'static str {
         match (self, oci) {
             (Self::None, true) => media_type::OCI_LAYER,

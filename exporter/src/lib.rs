@@ -59,7 +59,7 @@ pub use crate::mounts::{
     MOUNT_CONFIG, MountChunk, MountInfo, MountPlace, MountUnpacker, PlaceError, Synced,
     export_mount_dir, export_mount_tar, mount_chunks, open_mount_dir, open_mount_tar,
 };
-pub use crate::push::{Progress, push_bundle, push_layer};
+pub use crate::push::{Progress, StoredBlob, push_bundle, push_layer};
 pub use crate::spec::{OutputKind, OutputSpec, SpecError};
 pub use crate::tar::{LayerTarWriter, write_layer_tar};
 pub use crate::tree_tar::export_tar;

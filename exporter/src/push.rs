@@ -44,11 +44,22 @@ impl fmt::Debug for Progress {
 
 /// A blob of the store, opened when it must be sent.
 #[derive(Debug, Clone)]
-struct StoredBlob {
+pub struct StoredBlob {
     store: Store,
     digest: Digest,
     /// Set when the bytes were asked for and not there.
     is_missing: Arc<AtomicBool>,
+}
+
+impl StoredBlob {
+    /// Returns the blob with a digest. Nothing is opened.
+    pub fn new(store: &Store, digest: Digest) -> Self {
+        Self {
+            store: store.clone(),
+            digest,
+            is_missing: Arc::default(),
+        }
+    }
 }
 
 impl BlobSource for StoredBlob {
@@ -93,12 +104,8 @@ pub async fn push_layer(
     progress: &Progress,
 ) -> Result<Pushed, ExportError> {
     let digest = layer.descriptor.digest;
-    let is_missing = Arc::new(AtomicBool::new(false));
-    let source = StoredBlob {
-        store: store.clone(),
-        digest,
-        is_missing: is_missing.clone(),
-    };
+    let source = StoredBlob::new(store, digest);
+    let is_missing = Arc::clone(&source.is_missing);
     let tell = |sent| (progress.0)(&layer.descriptor, sent);
     let mount_from = layer.mount_from.as_ref();
     let pushed = client

@@ -323,6 +323,13 @@ fn boolean(key: &str, value: &str) -> Result<bool, SpecError> {
     }
 }
 
+impl Compression {
+    /// Returns what `compression=` and `compression-level=` say.
+    pub fn named(name: &str, level: Option<u8>) -> Result<Self, SpecError> {
+        with_level(compression(name)?, level)
+    }
+}
+
 fn compression(value: &str) -> Result<Compression, SpecError> {
     match value {
         "gzip" => Ok(Compression::gzip()),

@@ -86,6 +86,12 @@ impl Client {
         host.http_of_files(config, trust, url).await
     }
 
+    /// Returns what speaks HTTP to a host (with its port) that is no registry, and checks its
+    /// certificate as it does those of registries. Nothing of a registry's login goes there.
+    pub fn http(&self, host: &str) -> Result<Http, RegistryError> {
+        Ok(self.host(host)?.http.clone())
+    }
+
     /// Returns the lock that keeps two tasks from uploading the same blob to the same repository.
     pub(crate) fn upload_lock(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
         let mut uploads = self

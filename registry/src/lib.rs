@@ -50,6 +50,7 @@ mod manifest;
 mod platform;
 mod pull;
 mod push;
+mod tags;
 mod upload;
 
 pub use crate::client::Client;

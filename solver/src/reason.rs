@@ -19,6 +19,15 @@ pub enum Reason {
         /// What ran it: the context and the Dockerfile of a build.
         from: String,
     },
+    /// A shared cache has recorded it.
+    Imported {
+        /// When it ran there.
+        since: i64,
+        /// How long it took, in milliseconds.
+        took_ms: i64,
+        /// Where the cache is.
+        cache: String,
+    },
     /// The user asked for it to run.
     Asked,
     /// What is recorded is older than the user accepts.
@@ -56,14 +65,19 @@ impl Reason {
                 took_ms,
                 from,
             } => {
-                let saved = took_ms / 1000;
-                let saved = match saved {
-                    0 => format!("{took_ms} ms"),
-                    _ => age(saved).replace(" ago", ""),
-                };
+                let (when, took) = (ago(since), duration(*took_ms));
                 vec![format!(
-                    "cached: made {} in {saved}, by a build of {from}",
-                    ago(since)
+                    "cached: made {when} in {took}, by a build of {from}"
+                )]
+            }
+            Self::Imported {
+                since,
+                took_ms,
+                cache,
+            } => {
+                let (when, took) = (ago(since), duration(*took_ms));
+                vec![format!(
+                    "cached: made {when} in {took}, from the cache {cache}"
                 )]
             }
             Self::Asked => vec!["ran because it was asked for".to_owned()],
@@ -93,6 +107,13 @@ impl Reason {
                 lines
             }
         }
+    }
+}
+
+fn duration(ms: i64) -> String {
+    match ms / 1000 {
+        0 => format!("{ms} ms"),
+        seconds => age(seconds).replace(" ago", ""),
     }
 }
 

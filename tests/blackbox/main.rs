@@ -42,6 +42,7 @@ mod peers;
 mod remote;
 mod screen;
 mod secrets;
+mod sharing;
 mod single_flight;
 mod ssh;
 mod store;

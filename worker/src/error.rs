@@ -42,6 +42,16 @@ pub enum WorkerError {
         /// Why not.
         source: UnpackError,
     },
+    /// A layer that a shared cache has recorded cannot be had.
+    #[error("what the cache `{cache}` has of `{name}` cannot be used")]
+    Promise {
+        /// The cache.
+        cache: String,
+        /// What made the layer.
+        name: String,
+        /// Why not.
+        source: Box<kiln_remote::RemoteError>,
+    },
     /// A remote source cannot be had.
     #[error(transparent)]
     Source(#[from] SourceError),

@@ -11,20 +11,19 @@ use futures_util::future::try_join_all;
 use kiln_cache::{FileList, Layer, Store, StoreError, Tree};
 use kiln_graph::{Descriptor, Digest, Encoder, ImageConfig, Index, Manifest, MediaKind, Platform};
 use kiln_registry::{Client, Reference, choose_manifest};
+use kiln_remote::RemoteCache;
 use kiln_solver::{Direction, Task, blocking};
 
 use crate::copy::tree_of;
 use crate::error::WorkerError;
 use crate::inflate::unpack_blob;
 use crate::layout::OciLayout;
-use crate::sink::{Channel, Memory, write_chunks};
+use crate::promise::{Promise, Promises};
+use crate::sink::{Memory, fetch_into};
 use crate::snapshot::{Origin, Snapshot, SnapshotLayer, id_of};
 
 /// Longest image config in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
-
-/// Chunks in flight between a connection and the disk.
-const CHUNKS: usize = 32;
 
 /// Fetches and unpacks images; clones share everything.
 #[derive(Debug, Clone)]
@@ -40,6 +39,9 @@ struct Shared {
     flights: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     // Guards the layers whose lists were read already.
     layers: Mutex<HashMap<Digest, Layer>>,
+    promises: Promises,
+    // Guards the file lists that shared caches gave.
+    lists: Mutex<HashMap<Digest, Arc<FileList>>>,
 }
 
 /// An image of one platform, its blobs still where they are.
@@ -196,21 +198,13 @@ impl Images {
         }
         let parse = |error| WorkerError::from((origin.reference.clone(), error));
         let reference: Reference = origin.reference.parse().map_err(parse)?;
-        let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS);
-        let writer = self.store.write_blob()?;
-        let write = blocking(move || write_chunks(receiver, writer, digest));
         let (id, total) = (digest.to_string(), Some(origin.blob.size));
         let progress = |done| task.transfer(&id, Direction::Pull, done, total);
-        let fetch = async {
-            let mut sink = Channel(Some(sender));
-            self.client
-                .blob(&reference, &origin.blob, &mut sink, &progress)
-                .await
-        };
-        let (fetched, written) = futures_util::future::join(fetch, write).await;
-        // A full disk ends the fetch, too, and is what the user must hear of.
-        written?;
-        Ok(fetched?)
+        let fetched = fetch_into(&self.store, &digest, async |sink| {
+            let blob = &origin.blob;
+            self.client.blob(&reference, blob, sink, &progress).await
+        });
+        Ok(fetched.await??)
     }
 
     /// Returns all layers of a snapshot, unpacked, lowest first.
@@ -222,10 +216,8 @@ impl Images {
         let chain = snapshot.layers();
         let mut fetches = Vec::new();
         for (at, layer) in chain.iter().enumerate() {
-            if let Some(origin) = &layer.origin
-                && self.unpacked(&chain[..at], layer)?.is_none()
-            {
-                fetches.push(self.fetch_blob(origin, task));
+            if self.unpacked(&chain[..at], layer)?.is_none() {
+                fetches.push(self.fetch(layer, task));
             }
         }
         try_join_all(fetches).await?;
@@ -238,28 +230,136 @@ impl Images {
                     self.unpack(&chain[..at], &layers, layer, origin, task)
                         .await?
                 }
-                (None, None) => {
-                    let what = format!("layer {} (it is missing)", layer.id);
-                    return Err(StoreError::Damaged { what }.into());
-                }
+                (None, None) => self.unpack_promised(layer, task).await?,
             };
             layers.push(unpacked);
         }
         Ok(layers)
     }
 
+    /// Makes sure that the bytes of a layer that is not unpacked are in the store.
+    pub async fn fetch(&self, layer: &SnapshotLayer, task: &Task) -> Result<(), WorkerError> {
+        match (&layer.origin, self.promise(&layer.id)) {
+            (Some(origin), _) => self.fetch_blob(origin, task).await,
+            (None, Some(promise)) => {
+                let flight = self.flight(promise.record().blob.digest);
+                let _flying = flight.lock().await;
+                let promises = &self.shared.promises;
+                promises.fetch(&promise, &self.store, task).await
+            }
+            (None, None) => Err(missing(layer)),
+        }
+    }
+
+    async fn unpack_promised(
+        &self,
+        layer: &SnapshotLayer,
+        task: &Task,
+    ) -> Result<Layer, WorkerError> {
+        let promise = self.promise(&layer.id).ok_or_else(|| missing(layer))?;
+        let flight = self.flight(layer.id);
+        let _flying = flight.lock().await;
+        if let Some(found) = self.known(&layer.id)? {
+            return Ok(found);
+        }
+        let promises = &self.shared.promises;
+        promises.unpack(&promise, &self.store, task).await
+    }
+
+    /// Returns the promise of a layer that kiln made elsewhere.
+    pub fn promise(&self, layer: &Digest) -> Option<Arc<Promise>> {
+        self.shared.promises.get(layer)
+    }
+
+    pub(crate) fn promises(&self) -> &Promises {
+        &self.shared.promises
+    }
+
+    /// Returns how many promises of caches could not be kept so far. A build that fails because of
+    /// one can be tried again.
+    pub fn n_broken_promises(&self) -> usize {
+        self.shared.promises.n_broken()
+    }
+
     /// Returns what a snapshot shows. Where the lists of its layers are known, nothing is pulled or
     /// unpacked for that.
-    pub(crate) async fn tree(&self, snapshot: &Snapshot, task: &Task) -> Result<Tree, WorkerError> {
+    pub(crate) async fn tree(
+        &self,
+        snapshot: &Snapshot,
+        caches: &[Arc<RemoteCache>],
+        task: &Task,
+    ) -> Result<Tree, WorkerError> {
         let chain = snapshot.layers();
         let mut lists = Vec::with_capacity(chain.len());
         for (at, layer) in chain.iter().enumerate() {
-            match self.list(&chain[..at], layer)? {
-                Some(list) => lists.push(list),
-                None => return Ok(tree_of(&self.layers(snapshot, task).await?)),
+            let promise = self.promise(&layer.id).filter(|_| layer.origin.is_none());
+            match (self.list(&chain[..at], layer)?, promise) {
+                (Some(list), _) => lists.push(list),
+                (None, Some(promise)) => {
+                    lists.push(self.shared.promises.list(&promise, task).await?);
+                }
+                (None, None) => match self.shared_list(&chain[..at], layer, caches, task).await {
+                    Some(list) => lists.push(list),
+                    None => return Ok(tree_of(&self.layers(snapshot, task).await?)),
+                },
             }
         }
         Ok(Tree::new(lists))
+    }
+
+    /// Looks for the list of a base image's layer in shared caches. It is their word only, so it is
+    /// used by this build and not kept.
+    async fn shared_list(
+        &self,
+        below: &[SnapshotLayer],
+        layer: &SnapshotLayer,
+        caches: &[Arc<RemoteCache>],
+        task: &Task,
+    ) -> Option<Arc<FileList>> {
+        let lists = || {
+            let lists = self.shared.lists.lock();
+            lists.unwrap_or_else(PoisonError::into_inner)
+        };
+        let warn = |text| task.reporter().warn(text);
+        for id in [layer.id, id_on(below, &layer.id)] {
+            if let Some(list) = lists().get(&id) {
+                return Some(list.clone());
+            }
+            for cache in caches {
+                let Some(bytes) = cache.base_list(&id, warn).await else {
+                    continue;
+                };
+                match FileList::from_bytes(&bytes) {
+                    Ok(list) => {
+                        let list = Arc::new(list);
+                        lists().insert(id, list.clone());
+                        return Some(list);
+                    }
+                    Err(error) => tracing::debug!(%error, %id, "a shared file list is damaged"),
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns the lists of an image's layers, as far as they are here, with the names that the
+    /// layers have in the store.
+    pub fn known_lists(
+        &self,
+        image: &Snapshot,
+    ) -> Result<Vec<(Digest, Arc<FileList>)>, WorkerError> {
+        let chain = image.layers();
+        let mut found = Vec::new();
+        for (at, layer) in chain.iter().enumerate() {
+            for id in [layer.id, id_on(&chain[..at], &layer.id)] {
+                let list = match self.known(&id)? {
+                    Some(layer) => Some(layer.list),
+                    None => self.store.kept_list(&id)?,
+                };
+                found.extend(list.map(|list| (id, list)));
+            }
+        }
+        Ok(found)
     }
 
     /// Looks for the list of a layer, which stays when its files are taken away.
@@ -355,6 +455,11 @@ impl Images {
             .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(flights.entry(digest).or_default())
     }
+}
+
+fn missing(layer: &SnapshotLayer) -> WorkerError {
+    let what = format!("layer {} (it is missing)", layer.id);
+    StoreError::Damaged { what }.into()
 }
 
 /// The id of a layer whose unpacked form depends on what is below.

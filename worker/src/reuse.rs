@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln_cache::{Action, Store};
+use kiln_cache::Store;
 use kiln_graph::{Digest, Record};
 use kiln_solver::{MAX_DIFFERENCES, Reason};
 
@@ -19,9 +19,9 @@ pub struct Reuse {
 }
 
 impl Reuse {
-    /// Returns true for an action that is not accepted.
-    pub(crate) fn is_too_old(&self, action: &Action) -> bool {
-        let age = now().seconds.saturating_sub(action.created).unsigned_abs();
+    /// Returns true for an action of a time that is not accepted.
+    pub(crate) fn is_too_old(&self, created: i64) -> bool {
+        let age = now().seconds.saturating_sub(created).unsigned_abs();
         self.max_age.is_some_and(|limit| age >= limit.as_secs())
     }
 
@@ -34,7 +34,7 @@ impl Reuse {
     ) -> Result<Reason, WorkerError> {
         if let Some(action) = store.action(key)? {
             let since = action.created;
-            return Ok(match self.is_too_old(&action) {
+            return Ok(match self.is_too_old(since) {
                 true => Reason::Expired { since },
                 false => Reason::Gone { since },
             });

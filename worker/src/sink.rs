@@ -3,10 +3,35 @@
 use std::io::{self, Write as _};
 
 use bytes::Bytes;
-use kiln_cache::{BlobWriter, StoreError};
+use futures_util::future::join;
+use kiln_cache::{BlobWriter, Store, StoreError};
 use kiln_graph::Digest;
 use kiln_registry::BlobSink;
-use tokio::sync::mpsc::{Receiver, Sender};
+use kiln_solver::blocking;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Chunks in flight between a connection and the disk.
+const CHUNKS: usize = 32;
+
+/// Lets `fetch` write a blob into the store, where it appears if it is the one that was asked for.
+/// What `fetch` says of its failure is returned inside; an error of the store counts more.
+pub(crate) async fn fetch_into<E>(
+    store: &Store,
+    digest: &Digest,
+    fetch: impl AsyncFnOnce(&mut Channel) -> Result<(), E>,
+) -> Result<Result<(), E>, StoreError> {
+    let (sender, receiver) = channel(CHUNKS);
+    let (writer, digest) = (store.write_blob()?, *digest);
+    let write = blocking(move || write_chunks(receiver, writer, digest));
+    let fetch = async {
+        let mut sink = Channel(Some(sender));
+        fetch(&mut sink).await
+    };
+    let (fetched, written) = join(fetch, write).await;
+    // A full disk ends the fetch, too, and is what the user must hear of.
+    written?;
+    Ok(fetched)
+}
 
 /// Keeps a small blob in memory.
 pub(crate) struct Memory(pub(crate) Vec<u8>);
@@ -42,7 +67,7 @@ impl BlobSink for Channel {
 ///
 /// A fetch that failed closes the channel early: the digest is wrong then, and the caller
 /// reports the fetch.
-pub(crate) fn write_chunks(
+fn write_chunks(
     mut receiver: Receiver<Bytes>,
     mut writer: BlobWriter,
     digest: Digest,

@@ -15,12 +15,13 @@ mod context;
 mod keys;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::join;
 use kiln_cache::{Context, NewAction, Store, Tree};
 use kiln_graph::{Digest, Encoder, Graph, Op, Vertex};
+use kiln_remote::RemoteCache;
 use kiln_solver::{Outcome, Reason, Task, Worker, blocking};
 use tokio::sync::OnceCell;
 
@@ -29,6 +30,7 @@ use crate::copy::{CopyJob, depends_on_destination, tree_of};
 use crate::error::WorkerError;
 use crate::images::{Images, ResolvedImage};
 use crate::mounts;
+use crate::promise::Promise;
 use crate::reuse::Reuse;
 use crate::snapshot::{Snapshot, Value};
 use crate::sources::{ContextFiles, Sources, wait_for_key};
@@ -51,6 +53,7 @@ pub struct LocalWorker {
     /// What the inputs of a vertex are called, by its digest.
     input_names: HashMap<Digest, Vec<Arc<str>>>,
     reuse: Reuse,
+    caches: Vec<Arc<RemoteCache>>,
     // Guards what was told of vertices, by digest.
     told: Mutex<HashMap<Digest, Explanation>>,
 }
@@ -91,6 +94,8 @@ pub struct Parts {
     pub contexts: HashMap<String, ContextFiles>,
     /// What of the cache is used.
     pub reuse: Reuse,
+    /// Caches that are looked into after the store.
+    pub caches: Vec<Arc<RemoteCache>>,
 }
 
 impl LocalWorker {
@@ -117,6 +122,7 @@ impl LocalWorker {
             elsewhere,
             input_names: input_names(graph),
             reuse: parts.reuse,
+            caches: parts.caches,
             told: Mutex::default(),
             sources: parts.sources,
             store: parts.store,
@@ -198,13 +204,15 @@ impl Worker for LocalWorker {
         key: &Digest,
         vertex: &Vertex,
         inputs: &[Option<Value>],
-        _task: &Task,
+        task: &Task,
     ) -> Result<Option<Value>, WorkerError> {
-        let Some(action) = self.store.action(key)? else {
-            return Ok(None);
+        let action = self.store.action(key)?;
+        let action = action.filter(|action| !self.reuse.is_too_old(action.created));
+        let Some(action) = action else {
+            return Ok(self.lookup_elsewhere(key, vertex, inputs, task).await);
         };
-        if self.reuse.is_too_old(&action) || !self.store.has_layer(&action.layer)? {
-            return Ok(None);
+        if !self.store.has_layer(&action.layer)? {
+            return Ok(self.lookup_elsewhere(key, vertex, inputs, task).await);
         }
         self.note(vertex, key, || Reason::Cached {
             since: action.created,
@@ -275,6 +283,41 @@ impl Worker for LocalWorker {
 }
 
 impl LocalWorker {
+    /// Asks the shared caches, in the order that the user gave.
+    async fn lookup_elsewhere(
+        &self,
+        key: &Digest,
+        vertex: &Vertex,
+        inputs: &[Option<Value>],
+        task: &Task,
+    ) -> Option<Value> {
+        for cache in &self.caches {
+            let warn = |text| task.reporter().warn(text);
+            let Some(record) = cache.find(key, warn).await else {
+                continue;
+            };
+            if self.reuse.is_too_old(record.created) {
+                continue;
+            }
+            self.note(vertex, key, || Reason::Imported {
+                since: record.created,
+                took_ms: record.elapsed_ms,
+                cache: cache.place().to_string(),
+            });
+            let (layer, created) = (record.layer, record.created);
+            let promise = Promise::new(Arc::clone(cache), record);
+            self.images.promises().make(promise);
+            return Some(Value::Snapshot(base_of(inputs).with_layer(layer, created)));
+        }
+        None
+    }
+
+    /// Returns the key that a vertex had, if it had one so far.
+    pub fn key_of(&self, vertex: &Digest) -> Option<Digest> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(vertex).map(|explanation| explanation.key)
+    }
+
     /// Runs a vertex that makes a layer.
     async fn make(
         &self,

@@ -1,12 +1,13 @@
 //! `kiln build`: Dockerfile to graph, graph to layers, layers to wherever they go.
 
+pub(crate) mod caching;
 mod telling;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join, join_all, try_join, try_join_all};
 use futures_util::stream::FuturesUnordered;
 use kiln_exporter::{
     ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
@@ -18,11 +19,12 @@ use kiln_graph::{Digest, Platform, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveOptions, Task, blocking, solve};
 use kiln_worker::{
-    ContextFiles, LocalWorker, Parts, ResolvedImage, SnapshotLayer, Value, WorkerError,
+    ContextFiles, LocalWorker, Parts, ResolvedImage, Snapshot, SnapshotLayer, Value, WorkerError,
 };
 use tokio::sync::mpsc;
 
 use crate::args::Diagnostics;
+use crate::commands::build::caching::Caches;
 use crate::commands::call::Report;
 use crate::commands::why::{self, BuildReport};
 use crate::export::{push_names, push_progress};
@@ -232,24 +234,22 @@ impl Build<'_> {
     /// Evaluates one platform's graph; layers are compressed and pushed as soon as they are done.
     pub(crate) async fn run(
         &self,
-        prepared: Prepared,
+        prepared: &Prepared,
         contexts: HashMap<String, ContextFiles>,
+        caches: &Caches,
     ) -> Result<Built, Failure> {
-        let Prepared {
-            platform,
-            compiled,
-            resolved,
-        } = prepared;
+        let compiled = &prepared.compiled;
         let worker = LocalWorker::new(
             Parts {
                 store: self.session.store.clone(),
                 images: self.session.images.clone(),
                 sandbox: self.session.sandbox.clone(),
-                settings: self.settings(&compiled),
-                resolved,
+                settings: self.settings(compiled),
+                resolved: prepared.resolved.clone(),
                 sources: self.session.sources.clone(),
                 contexts,
                 reuse: self.plan.reuse.clone(),
+                caches: caches.from.clone(),
             },
             &compiled.graph,
         );
@@ -258,30 +258,44 @@ impl Build<'_> {
         };
         let targets = compiled.target.as_slice();
         let (sender, receiver) = mpsc::unbounded_channel();
+        let (to_caches, for_caches) = mpsc::unbounded_channel();
         let solved = async {
-            // Dropped with the solve: then the receiver's work ends, too.
-            let sender = sender;
+            // Dropped with the solve: then the receivers' work ends, too.
+            let senders = [sender, to_caches];
             let on_value = |vertex: VertexId, value: &Value| {
-                // Nobody listens any more when sending ahead failed.
-                let _unheard = sender.send((vertex, value.clone()));
+                for sender in &senders {
+                    // Nobody listens any more when sending ahead failed.
+                    let _unheard = sender.send((vertex, value.clone()));
+                }
             };
             let graph = &compiled.graph;
             let solved = solve(graph, targets, &worker, &options, self.reporter, on_value).await;
-            solved.map_err(|error| self.solve_failure(&compiled, error))
+            solved.map_err(|error| self.solve_failure(compiled, error))
         };
-        let ahead = self.send_ahead(&compiled, receiver);
-        let built = futures_util::future::try_join(solved, ahead).await;
+        let ahead = self.send_ahead(compiled, receiver);
+        let caching = self.send_to_caches(caches, (compiled, &worker), for_caches);
+        // What was done of a build that fails is of use to the next one.
+        let (built, ()) = join(try_join(solved, ahead), caching).await;
         // Also of a build that failed.
         self.report
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .add(&compiled.graph, &worker.explanations());
         let (values, ()) = built?;
-        let mut assembly = image::assemble(&compiled, &values, why::now());
+        let mut assembly = image::assemble(compiled, &values, why::now());
         if self.plan.squash {
             self.squash(&mut assembly).await?;
         }
-        Ok(Built { platform, assembly })
+        Ok(Built {
+            platform: prepared.platform.clone(),
+            assembly,
+        })
+    }
+
+    /// Forgets what was told of steps: they are evaluated again.
+    pub(crate) fn forget_steps(&self) {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.steps.clear();
     }
 
     /// Makes one layer of those that the base does not have.
@@ -342,14 +356,13 @@ impl Build<'_> {
     }
 
     async fn send_layer(&self, layer: SnapshotLayer) -> Result<(), Failure> {
-        let store = &self.session.store;
         for output in self
             .plan
             .outputs
             .iter()
             .filter(|output| is_image(output.kind))
         {
-            let source = image::image_layer(store, &layer).map_err(Failure::user)?;
+            let source = self.layer_for(&layer, &output.image).await?;
             let prepared = self.prepare_layer(source, &output.image).await?;
             for name in push_names(output, &self.plan.tags) {
                 let task = self
@@ -359,6 +372,36 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns a layer in the form that an export with these options starts from. Of one that is
+    /// still in a shared cache the blob is passed on, if it is as it would be made here.
+    pub(crate) async fn layer_for(
+        &self,
+        layer: &SnapshotLayer,
+        options: &ImageOptions,
+    ) -> Result<ImageLayer, Failure> {
+        let (store, images) = (&self.session.store, &self.session.images);
+        let promise = images.promise(&layer.id);
+        let promise = promise.filter(|_| layer.origin.is_none());
+        let Some(promise) = promise else {
+            return image::image_layer(store, layer).map_err(Failure::user);
+        };
+        let record = promise.record();
+        let is_here = store.layer(&layer.id).map_err(Failure::user)?.is_some();
+        let is_as_made = options.promise || record.format == options.compression.format();
+        if is_here || !is_as_made {
+            let task = self.reporter.task("fetching layers from caches", None);
+            let snapshot = Snapshot::of_image(vec![layer.clone()]);
+            let unpacked = images.layers(&snapshot, &task).await;
+            unpacked.map_err(Failure::user)?;
+            return image::image_layer(store, layer).map_err(Failure::user);
+        }
+        Ok(ImageLayer::Base {
+            descriptor: record.blob.clone(),
+            diff_id: record.diff_id,
+            mount_from: promise.cache().place().repository().cloned(),
+        })
     }
 
     async fn prepare_layer(

@@ -21,7 +21,7 @@ impl LocalWorker {
     async fn names(&self, value: Option<&Value>, task: &Task) -> Result<Source, WorkerError> {
         match value {
             Some(Value::Snapshot(snapshot)) => Ok(Source {
-                tree: self.images.tree(snapshot, task).await?,
+                tree: self.images.tree(snapshot, &self.caches, task).await?,
                 bytes: SourceBytes::Layers(Arc::new([])),
             }),
             other => self.source(other, task).await,

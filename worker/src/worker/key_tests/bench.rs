@@ -291,6 +291,7 @@ fn worker(store: Store, graph: &Graph, settings: StepSettings) -> LocalWorker {
         resolved: HashMap::new(),
         contexts: HashMap::new(),
         reuse: Reuse::default(),
+        caches: Vec::new(),
     };
     LocalWorker::new(parts, graph)
 }

@@ -1,0 +1,277 @@
+//! What a build leaves in shared caches: sent while it runs, named when it ends.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use kiln_cache::{LayerBlob, Store};
+use kiln_exporter::{Compression, StoredBlob, layer_blob};
+use kiln_frontend::Compiled;
+use kiln_graph::{Descriptor, Digest, Op, Vertex, VertexId};
+use kiln_remote::{Exporter, ListAt, Record, RemoteCache, RemoteError};
+use kiln_solver::{Direction, Task, blocking};
+use kiln_worker::{LocalWorker, Snapshot, SnapshotLayer, Value};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::commands::build::{Build, is_image};
+use crate::plan::caches::CacheTo;
+use crate::report::Failure;
+use crate::session::Session;
+
+/// Layers that are on their way to a cache at a time.
+const AT_ONCE: usize = 4;
+
+/// The caches of a build, opened.
+#[derive(Debug, Default)]
+pub(crate) struct Caches {
+    pub(crate) from: Vec<Arc<RemoteCache>>,
+    to: Vec<Export>,
+    // Guards the first failure: it is told when the image has gone where it was to go.
+    failed: Mutex<Option<Failure>>,
+}
+
+/// A cache that is written to.
+#[derive(Debug)]
+struct Export {
+    exporter: Exporter,
+    plan: CacheTo,
+    compression: Compression,
+    task: Task,
+}
+
+/// A vertex that has its layer.
+struct Done<'a> {
+    vertex: &'a Vertex,
+    key: Digest,
+    layer: SnapshotLayer,
+}
+
+impl Caches {
+    fn note(&self, sent: Result<(), Failure>) {
+        if let Err(failure) = sent {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.get_or_insert(failure);
+        }
+    }
+}
+
+impl Build<'_> {
+    /// Opens the caches that the command line names. Nothing is read.
+    pub(crate) fn open_caches(&self) -> Result<Caches, Failure> {
+        let client = &self.session.client;
+        let mut caches = Caches::default();
+        for place in &self.plan.caches.from {
+            let cache = RemoteCache::new(place.open(client)?);
+            caches.from.push(Arc::new(cache));
+        }
+        let mut images = self.plan.outputs.iter().filter(|one| is_image(one.kind));
+        let image = images.next().map(|output| output.image.compression);
+        for plan in &self.plan.caches.to {
+            let exporter = Exporter::new(plan.place.open(client)?, plan.expiry);
+            let name = format!("exporting cache to {}", exporter.place());
+            caches.to.push(Export {
+                task: self.reporter.task(name, None),
+                compression: plan.compression.or(image).unwrap_or_default(),
+                exporter,
+                plan: plan.clone(),
+            });
+        }
+        Ok(caches)
+    }
+
+    /// Sends what is done to the caches, until nothing more comes.
+    pub(super) async fn send_to_caches(
+        &self,
+        caches: &Caches,
+        (compiled, worker): (&Compiled, &LocalWorker),
+        mut done: UnboundedReceiver<(VertexId, Value)>,
+    ) {
+        let in_image: HashSet<VertexId> = compiled.steps.iter().filter_map(|s| s.layer).collect();
+        let mut running = FuturesUnordered::new();
+        let mut images = Vec::new();
+        let mut open = !caches.to.is_empty();
+        while open || !running.is_empty() {
+            tokio::select! {
+                value = done.recv(), if open && running.len() < AT_ONCE => match value {
+                    None => open = false,
+                    Some((id, value)) => {
+                        let vertex = compiled.graph.vertex(id);
+                        if let (Op::Image(_), Value::Snapshot(image)) = (&vertex.op, &value) {
+                            images.push(image.clone());
+                        }
+                        for export in &caches.to {
+                            let is_wanted = export.plan.all_stages || in_image.contains(&id);
+                            if is_wanted && let Some(done) = done_of(worker, vertex, &value) {
+                                running.push(self.send_to_cache(export, done));
+                            }
+                        }
+                    }
+                },
+                Some(sent) = running.next(), if !running.is_empty() => caches.note(sent),
+            }
+        }
+        // By now all is known of base images that the build had to look into.
+        for export in &caches.to {
+            let sent = export.send_lists(self.session, &images).await;
+            caches.note(sent.or_else(|failure| self.cache_failure(export, failure)));
+        }
+    }
+
+    async fn send_to_cache(&self, export: &Export, done: Done<'_>) -> Result<(), Failure> {
+        export.task.started();
+        match export.send(self.session, &done).await {
+            Ok(()) => Ok(()),
+            Err(failure) => self.cache_failure(export, failure),
+        }
+    }
+
+    /// A cache that cannot be written ends the build, unless the user does not mind.
+    fn cache_failure(&self, export: &Export, failure: Failure) -> Result<(), Failure> {
+        if !export.plan.ignore_error {
+            export.task.failed(failure.error.to_string());
+            let place = export.exporter.place();
+            let context = format!("cannot export the cache to `{place}`");
+            let failure = Failure::user(failure.error.context(context));
+            let hint = "add ignore-error=true to --cache-to to build without it";
+            return Err(failure.with_hint(hint));
+        }
+        let place = export.exporter.place();
+        self.reporter.warn(format!(
+            "the cache `{place}` lacks something: {:#}",
+            failure.error
+        ));
+        Ok(())
+    }
+
+    /// Names what was sent, so that others find it.
+    pub(crate) async fn finish_caches(&self, caches: &Caches) -> Result<(), Failure> {
+        for export in &caches.to {
+            let task = &export.task;
+            task.started();
+            match export.exporter.finish().await {
+                Ok(done) => {
+                    let (added, known) = (done.n_added, done.n_known);
+                    task.status(format!("{added} steps added, {known} were there"));
+                    if done.n_expired > 0 {
+                        task.status(format!("{} steps expired", done.n_expired));
+                    }
+                    task.finished();
+                }
+                Err(error) => {
+                    self.cache_failure(export, Failure::user(error))?;
+                    task.finished();
+                }
+            }
+        }
+        let mut failed = caches.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Returns what a cache can record of a vertex: one that has a key, and made a layer.
+fn done_of<'a>(worker: &LocalWorker, vertex: &'a Vertex, value: &Value) -> Option<Done<'a>> {
+    if !matches!(vertex.op, Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_)) {
+        return None;
+    }
+    let key = worker.key_of(&vertex.digest)?;
+    let layer = value.snapshot()?.top()?.clone();
+    Some(Done { vertex, key, layer })
+}
+
+impl Export {
+    async fn send(&self, session: &Session, done: &Done<'_>) -> Result<(), Failure> {
+        if self.exporter.has(&done.key).await.map_err(Failure::user)? {
+            return Ok(());
+        }
+        let (blob, format, list) = match session.store.layer(&done.layer.id) {
+            Ok(Some(layer)) => {
+                let (store, compression) = (session.store.clone(), self.compression);
+                let made = blocking(move || {
+                    let blob = layer_blob(&store, &layer, compression)?;
+                    Ok::<_, kiln_exporter::ExportError>((blob, layer.list.to_bytes()))
+                });
+                let (blob, list) = made.await.map_err(Failure::user)?;
+                (blob, self.compression.format(), list)
+            }
+            Ok(None) => self.from_elsewhere(session, done).await?,
+            Err(error) => return Err(Failure::user(error)),
+        };
+        let descriptor = self.descriptor(&format, &blob);
+        self.push(&session.store, &descriptor, done).await?;
+        let action = session.store.action(&done.key).map_err(Failure::user)?;
+        let elapsed_ms = action.map_or(0, |action| action.elapsed_ms);
+        let record = Record {
+            key: done.key,
+            layer: done.layer.id,
+            name: done.vertex.meta.name.clone(),
+            created: done.layer.created,
+            elapsed_ms,
+            used: crate::commands::why::now(),
+            format,
+            blob: descriptor,
+            diff_id: blob.diff_id,
+            // It is put where it belongs when it is sent.
+            list: ListAt::Here(String::new()),
+        };
+        let added = self.exporter.add(record, &list).await;
+        added.map_err(Failure::user)
+    }
+
+    /// Sends what is known of base images, so that others make keys without pulling them.
+    async fn send_lists(&self, session: &Session, images: &[Snapshot]) -> Result<(), Failure> {
+        for image in images {
+            let lists = session.images.known_lists(image).map_err(Failure::user)?;
+            for (id, list) in lists {
+                if !self.exporter.has_list(&id).await.map_err(Failure::user)? {
+                    let sent = self.exporter.add_list(&id, &list.to_bytes()).await;
+                    sent.map_err(Failure::user)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches what another cache has, to be sent on as it is.
+    async fn from_elsewhere(
+        &self,
+        session: &Session,
+        done: &Done<'_>,
+    ) -> Result<(LayerBlob, String, Vec<u8>), Failure> {
+        let fetched = session.images.fetch(&done.layer, &self.task).await;
+        fetched.map_err(Failure::user)?;
+        let promise = session.images.promise(&done.layer.id);
+        let promise = promise.expect("its blob was fetched as promised");
+        let record = promise.record();
+        let list = promise.cache().list(record).await;
+        let blob = LayerBlob {
+            digest: record.blob.digest,
+            size: record.blob.size,
+            diff_id: record.diff_id,
+        };
+        let list = list.map_err(Failure::user)?;
+        Ok((blob, record.format.clone(), list))
+    }
+
+    fn descriptor(&self, format: &str, blob: &LayerBlob) -> Descriptor {
+        Descriptor::new(Compression::media_type_of(format), blob.digest, blob.size)
+    }
+
+    async fn push(&self, store: &Store, blob: &Descriptor, done: &Done<'_>) -> Result<(), Failure> {
+        let source = StoredBlob::new(store, blob.digest);
+        let progress = |sent| {
+            let id = blob.digest.to_string();
+            self.task
+                .transfer(&id, Direction::Push, sent, Some(blob.size));
+        };
+        let pushed = self
+            .exporter
+            .push_layer(blob, source, None, &progress)
+            .await;
+        let failed = |error: RemoteError| {
+            let context = format!("cannot send what `{}` made", done.vertex.meta.name);
+            Failure::user(anyhow::Error::new(error).context(context))
+        };
+        pushed.map(drop).map_err(failed)
+    }
+}

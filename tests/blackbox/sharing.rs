@@ -1,0 +1,366 @@
+//! Shared caches: what one store made, another one does not make again; and a cache that is broken
+//! costs time and nothing else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::scope;
+
+use crate::support::{
+    Build, Context, Kiln, Lab, Outcome, free_port, output, pull_with_skopeo, text,
+};
+
+const PROJECT: &str = "ARG BASE\nFROM $BASE AS tools\n\
+    RUN echo tool > /tool && ln /tool /hard && ln -s tool /soft && mkdir -m 700 /d\n\
+    FROM tools AS build\nCOPY src /src\n\
+    RUN cat /src/* /tool > /out && chmod 4755 /out\n\
+    FROM $BASE\nCOPY --from=build /out /app/out\nRUN rm -rf /home && echo done > /done\nWORKDIR /app\n";
+const STEPS: [&str; 6] = [
+    "RUN echo tool > /tool && ln /tool /hard && ln -s tool /soft && mkdir -m 700 /d",
+    "COPY src /src",
+    "RUN cat /src/* /tool > /out && chmod 4755 /out",
+    "COPY --from=build /out /app/out",
+    "RUN rm -rf /home && echo done > /done",
+    "WORKDIR /app",
+];
+
+fn project() -> Context {
+    Context::new(PROJECT)
+        .with("src/a", "a\n")
+        .with("src/b", "b\n")
+}
+
+/// A build by another store, on the same registry.
+fn build<'a>(lab: &Lab, kiln: &Kiln, context: &'a Context) -> Build<'a> {
+    let build = kiln.build(context).base(&lab.busybox());
+    build.env("SOURCE_DATE_EPOCH", "1")
+}
+
+fn spec(place: &str, options: &str) -> String {
+    format!("{place}{options}")
+}
+
+/// Builds the project with a new store and exports everything.
+fn export(lab: &Lab, to: &str) -> Kiln {
+    let kiln = Kiln::new();
+    let context = project();
+    let build = build(lab, &kiln, &context)
+        .arg("--iidfile")
+        .arg(kiln.out("id"));
+    let build = build.args(["--cache-to", &spec(to, ",mode=max")]);
+    build.ok().ran(&STEPS);
+    kiln
+}
+
+/// The digest of the image that was built.
+fn id(kiln: &Kiln) -> String {
+    fs::read_to_string(kiln.out("id")).unwrap()
+}
+
+/// Builds the project with an empty store.
+fn import(lab: &Lab, from: &str) -> (Outcome, Kiln) {
+    let kiln = Kiln::new();
+    let context = project();
+    let build = build(lab, &kiln, &context).args(["--cache-from", from]);
+    let build = build.arg("--iidfile").arg(kiln.out("id"));
+    let archive = output("oci", &kiln.out("image.tar"));
+    (build.arg("-o").arg(archive).ok(), kiln)
+}
+
+fn folder(dir: &Path) -> [String; 2] {
+    let dir = dir.display();
+    [
+        format!("type=local,dest={dir}"),
+        format!("type=local,src={dir}"),
+    ]
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(dir.join("segments")).unwrap();
+    let mut paths: Vec<PathBuf> = found.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn layers_in(kiln: &Kiln) -> usize {
+    fs::read_dir(kiln.root().join("layers")).unwrap().count()
+}
+
+#[test]
+fn a_cold_store_runs_nothing_that_a_cache_has() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let registry = format!("type=registry,ref={}", lab.registry.name("team/app:cache"));
+    let [to, from] = folder(dir.path());
+    for (to, from) in [(&registry, &registry), (&to, &from)] {
+        let exported = export(&lab, to);
+        let (outcome, kiln) = import(&lab, from);
+        outcome.ran(&[]).cached(&STEPS);
+        assert_eq!(id(&kiln), id(&exported));
+        // The image is made of blobs; nobody looks at a file.
+        assert_eq!(layers_in(&kiln), 0);
+    }
+}
+
+/// What runs on top of an imported layer sees it as it was.
+#[test]
+fn imported_layers_are_those_that_were_exported() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    export(&lab, &to);
+    let context = project().with("src/a", "changed\n");
+    let kiln = Kiln::new();
+    let build_with = build(&lab, &kiln, &context).args(["--cache-from", &from]);
+    let (outcome, tree) = kiln.tree_of(build_with);
+    outcome.ran(&STEPS[1..]);
+    let alone = Kiln::new();
+    assert_eq!(tree, alone.tree_of(build(&lab, &alone, &context)).1);
+}
+
+#[test]
+fn an_image_that_is_pushed_takes_its_layers_from_the_cache() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let cache = format!("type=registry,ref={}", lab.registry.name("team/app:cache"));
+    export(&lab, &cache);
+    let (kiln, context) = (Kiln::new(), project());
+    let name = lab.registry.name("team/app:1");
+    let build = build(&lab, &kiln, &context).args(["--cache-from", &cache]);
+    build.args(["--push", "-t", &name]).ok().ran(&[]);
+    let blobs = fs::read_dir(kiln.root().join("blobs/sha256"))
+        .unwrap()
+        .count();
+    // Config and manifest of the base and of the image, but no layer: they are in the registry.
+    assert_eq!(blobs, 4);
+    let pulled = tempfile::tempdir().unwrap();
+    let pulled = pull_with_skopeo(&name, pulled.path());
+    assert_eq!(pulled.n_layers(), 4);
+}
+
+#[test]
+fn the_smaller_mode_has_what_is_in_the_image() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    let (kiln, context) = (Kiln::new(), project());
+    build(&lab, &kiln, &context).args(["--cache-to", &to]).ok();
+    let (outcome, _) = import(&lab, &from);
+    outcome.ran(&STEPS[..3]).cached(&STEPS[3..]);
+}
+
+/// Twenty jobs write at the same time; a segment a job would be too many to read for long.
+#[test]
+fn jobs_that_export_at_the_same_time_lose_nothing() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let registry = format!("type=registry,ref={}", lab.registry.name("team/app:cache"));
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    for (to, from) in [(&registry, &registry), (&to, &from)] {
+        let contexts: Vec<Context> = (0..20).map(job).collect();
+        scope(|scope| {
+            for context in &contexts {
+                let (lab, to) = (&lab, &to);
+                scope.spawn(move || {
+                    let kiln = Kiln::new();
+                    build(lab, &kiln, context).args(["--cache-to", to]).ok();
+                });
+            }
+        });
+        // One more, which finds many segments, and leaves few.
+        let kiln = Kiln::new();
+        let last = job(99);
+        build(&lab, &kiln, &last).args(["--cache-to", to]).ok();
+        for context in contexts.iter().chain([&last]) {
+            let kiln = Kiln::new();
+            let build = build(&lab, &kiln, context).args(["--cache-from", from]);
+            build.ok().ran(&[]);
+        }
+    }
+    assert!(segments(dir.path()).len() < 12);
+}
+
+fn job(number: usize) -> Context {
+    Context::new(&format!("ARG BASE\nFROM $BASE\nRUN echo {number} > /n\n"))
+}
+
+#[test]
+fn what_is_known_is_not_sent_again() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, _] = folder(dir.path());
+    let kiln = export(&lab, &to);
+    let before = segments(dir.path());
+    let context = project();
+    let again = build(&lab, &kiln, &context).arg("--cache-to");
+    again
+        .arg(spec(&to, ",mode=max"))
+        .ok()
+        .says(&["0 steps added, 6 were there"]);
+    assert_eq!(segments(dir.path()), before);
+    let other = project().with("src/a", "other\n");
+    let more = build(&lab, &kiln, &other).arg("--cache-to");
+    more.arg(spec(&to, ",mode=max"))
+        .ok()
+        .says(&["5 steps added, 1 were there"]);
+    assert_eq!(segments(dir.path()).len(), before.len() + 1);
+}
+
+#[test]
+fn what_expires_is_gone() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    let kiln = export(&lab, &to);
+    let context = project();
+    let again = build(&lab, &kiln, &context).arg("--cache-to");
+    again
+        .arg(spec(&to, ",max-size=1"))
+        .ok()
+        .says(&["6 steps expired"]);
+    assert_eq!(segments(dir.path()).len(), 1);
+    import(&lab, &from).0.ran(&STEPS);
+}
+
+#[test]
+fn a_build_that_fails_leaves_what_it_did() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    let good = "ARG BASE\nFROM $BASE\nRUN echo slow > /slow\n";
+    let bad = Context::new(&format!("{good}RUN exit 3\n"));
+    let kiln = Kiln::new();
+    build(&lab, &kiln, &bad).args(["--cache-to", &to]).fails(3);
+    let mended = Context::new(&format!("{good}RUN exit 0\n"));
+    let kiln = Kiln::new();
+    let build = build(&lab, &kiln, &mended).args(["--cache-from", &from]);
+    build.ok().ran(&["RUN exit 0"]);
+}
+
+/// Damage of every kind ends in the image that is built without the cache, and in a warning.
+#[test]
+fn a_damaged_cache_is_a_warning() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let context = project();
+    let alone = Kiln::new();
+    let (_, expected) = alone.tree_of(build(&lab, &alone, &context));
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("no blob is there", |dir| {
+            fs::remove_dir_all(dir.join("blobs")).unwrap()
+        }),
+        ("blobs are short", |dir| {
+            each_blob(dir, |bytes| bytes.truncate(bytes.len() / 2))
+        }),
+        ("blobs have a wrong bit", |dir| {
+            each_blob(dir, |bytes| bytes[9] ^= 1)
+        }),
+        ("the segment is garbage", |dir| {
+            for path in segments(dir) {
+                fs::write(path, "<html>").unwrap();
+            }
+        }),
+        ("the segment is cut", |dir| {
+            for path in segments(dir) {
+                let bytes = fs::read(&path).unwrap();
+                fs::write(path, &bytes[..bytes.len() - 9]).unwrap();
+            }
+        }),
+    ];
+    for (what, damage) in damages {
+        export(&lab, &to);
+        damage(dir.path());
+        let kiln = Kiln::new();
+        let build = build(&lab, &kiln, &context).args(["--cache-from", &from]);
+        let (outcome, tree) = kiln.tree_of(build);
+        assert_eq!(tree, expected, "{what}");
+        assert!(
+            outcome.stderr.contains("WARNING: "),
+            "{what}: {}",
+            outcome.stderr
+        );
+        fs::remove_dir_all(dir.path().join("segments")).unwrap();
+        fs::remove_dir_all(dir.path().join("blobs")).ok();
+    }
+}
+
+fn each_blob(dir: &Path, change: impl Fn(&mut Vec<u8>)) {
+    for entry in fs::read_dir(dir.join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_cache_that_is_not_there_is_a_warning() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let (kiln, context) = (Kiln::new(), job(1));
+    let nobody = format!("127.0.0.1:{}/cache", free_port());
+    let build_from = build(&lab, &kiln, &context).args(["--cache-from", &nobody]);
+    let outcome = build_from.ok();
+    outcome.says(&["WARNING: the cache", "cannot be reached"]);
+    assert_eq!(outcome.stderr.matches("WARNING: the cache").count(), 1);
+    let (kiln, to) = (Kiln::new(), format!("type=registry,ref={nobody}"));
+    let build_to = build(&lab, &kiln, &context).args(["--cache-to", &to]);
+    build_to
+        .fails(1)
+        .says(&["cannot export the cache", "ignore-error=true"]);
+    let to = format!("{to},ignore-error=true");
+    let build_to = build(&lab, &kiln, &context).args(["--cache-to", &to]);
+    build_to.ok().says(&["WARNING: the cache"]);
+}
+
+#[test]
+fn a_cache_goes_on_from_place_to_place() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let registry = format!("type=registry,ref={}", lab.registry.name("team/app:cache"));
+    export(&lab, &registry);
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    let (kiln, context) = (Kiln::new(), project());
+    let build = build(&lab, &kiln, &context).args(["--cache-from", &registry]);
+    let build = build.arg("--cache-to").arg(spec(&to, ",mode=max"));
+    build.ok().ran(&[]).says(&["6 steps added"]);
+    import(&lab, &from).0.ran(&[]);
+}
+
+#[test]
+fn it_can_be_said_where_a_step_came_from() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    export(&lab, &to);
+    let (_, kiln) = import(&lab, &from);
+    let why = kiln.run(["why", "WORKDIR"]).succeeded();
+    let told = text(&why.stdout);
+    assert!(
+        told.contains(&format!("from the cache {}", dir.path().display())),
+        "{told}"
+    );
+}
