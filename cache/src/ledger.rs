@@ -258,7 +258,7 @@ impl Store {
 
     /// Notes that everything this process holds was used until now.
     pub(crate) fn note_uses(&self) -> Result<(), StoreError> {
-        self.db().note_uses(&self.leases().names())
+        self.db().note_uses(&self.leases().names(), now())
     }
 
     /// Says that content is whole, as far as this run of the machine goes.
@@ -275,10 +275,10 @@ impl Store {
 }
 
 impl Database {
-    /// Notes that content was used until now.
-    pub(crate) fn note_uses(&self, names: &[String]) -> Result<(), StoreError> {
-        let sql = "UPDATE content SET used = ?2 WHERE path = ?1";
-        self.for_each(sql, names.iter().map(String::as_str), &[&now()])
+    /// Notes that content was used at a time, in seconds since 1970; if not later.
+    pub(crate) fn note_uses(&self, names: &[String], until: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE content SET used = max(used, ?2) WHERE path = ?1";
+        self.for_each(sql, names.iter().map(String::as_str), &[&until])
     }
 
     /// Runs a statement for each name, in one transaction.
