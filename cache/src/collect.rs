@@ -19,6 +19,7 @@ use crate::error::StoreError;
 use crate::inventory::{Item, ItemKind};
 use crate::ledger::{LEASES, blob_name, layer_name, leases};
 use crate::lock::KeyTurn;
+use crate::reserve::free_bytes;
 use crate::store::{Store, lock_gate, open_gate, remove_tree};
 
 /// The gate that lets one process collect at a time.
@@ -143,7 +144,7 @@ impl Store {
             let images = self.references()?;
             let mut items = self.take_stock(false)?.items;
             let total: u64 = items.iter().map(|item| item.bytes).sum();
-            let Some(limit) = goal.limit(total, self.free_bytes()?) else {
+            let Some(limit) = goal.limit(total, free_bytes(self.root())?) else {
                 return Ok(Collected::default());
             };
             items.retain(|item| is_old(item) && may_go(item));
@@ -152,7 +153,6 @@ impl Store {
                 break moved;
             }
         };
-        self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
         for (item, path) in collected.items.iter().zip(moved) {
             if let Some(layer) = item.id.strip_prefix("layers/") {
                 let layer = layer.replacen('-', ":", 1);
@@ -164,8 +164,11 @@ impl Store {
             }
             remove_tree(&path).map_err(StoreError::io("remove", &path))?;
         }
+        // Afterwards, as the database needs room for this, too.
+        self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
         Ok(collected)
     }
+
     /// Renames items out of the way until what is left is within the limit. Nobody can begin to
     /// use content meanwhile. `images` are those that it was found out for which items they need;
     /// if others were built since, their builds may have ended and hold nothing: then nothing is
@@ -242,13 +245,6 @@ impl Store {
             }
         }
         Ok(Some(locks))
-    }
-
-    /// Returns how much room is free on the store's disk, in bytes.
-    fn free_bytes(&self) -> Result<u64, StoreError> {
-        let failed = StoreError::io("measure", self.root());
-        let disk = rustix::fs::statvfs(self.root()).map_err(failed)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Returns the names of everything that images built here consist of: blobs, and layers whose

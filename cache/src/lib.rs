@@ -36,6 +36,7 @@ mod memos;
 mod mounts;
 mod origins;
 mod pattern;
+mod reserve;
 mod scan;
 mod stat_table;
 mod store;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! version                 "kiln store 1"
+//! reserve                 room that is given back when there is none
 //! kiln.db                 SQLite in WAL mode: actions, layer blobs, references
 //! blobs/sha256/HEX        what registries know: configs, manifests, compressed layers
 //! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
@@ -35,6 +36,7 @@ use std::sync::{Arc, OnceLock};
 use crate::db::{DATABASE, Database, now};
 use crate::error::StoreError;
 use crate::ledger::{LEASES, Leases, current_boot};
+use crate::reserve;
 
 /// First line of the `version` file.
 const VERSION: &str = "kiln store 1";
@@ -112,6 +114,7 @@ impl Store {
                 tracing::warn!(%error, "what a killed build used counts as unused");
             }
         }
+        reserve::keep(root);
         let inner = Inner {
             root: root.to_owned(),
             session,
@@ -125,6 +128,12 @@ impl Store {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Opens the store to take things away, which must go where the disk has no room at all.
+    pub fn open_to_make_room(root: &Path) -> Result<Self, StoreError> {
+        reserve::give_back(root);
+        Self::open(root)
     }
 
     /// Sets the room that content may take on disk, in bytes; from now on what was not used for
@@ -395,6 +404,19 @@ mod tests {
         list.set_modified(old).unwrap();
         let store = Store::open(root.path()).unwrap();
         assert!(used(&store, "layers/a") >= at, "another one used it later");
+    }
+
+    #[test]
+    fn a_store_with_room_keeps_a_reserve() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let reserve = root.path().join("reserve");
+        assert_eq!(fs::metadata(&reserve).unwrap().blocks() * 512, 1 << 20);
+        let told = store.inventory().unwrap().total();
+        assert!(told >= 1 << 20, "{told}");
+        drop(store);
+        drop(Store::open_to_make_room(root.path()).unwrap());
+        assert!(reserve.exists(), "there is room enough");
     }
 
     #[test]
