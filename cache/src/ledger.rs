@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use kiln_graph::Digest;
 use rusqlite::{OptionalExtension as _, ToSql, params};
 
-use crate::db::{Database, now};
+use crate::db::{DATABASE, Database, now};
 use crate::error::StoreError;
 use crate::store::{Store, open_gate};
 
@@ -245,6 +245,17 @@ impl Store {
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
             .map_err(StoreError::db("add up content"))?;
         Ok(total.cast_unsigned())
+    }
+
+    /// Returns the room that the limit is about: all noted content, and the database. What SQLite
+    /// writes beside it does not count: that goes when the last process ends.
+    pub(crate) fn used_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.noted_bytes()? + self.database_bytes())
+    }
+
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let found = fs::metadata(self.root().join(DATABASE));
+        found.map_or(0, |found| on_disk(found.len()))
     }
 
     /// Forgets rows.
