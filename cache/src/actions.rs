@@ -7,6 +7,7 @@
 //! A later kind of key, made of what a step read instead of all that it could see, adds a table
 //! beside this one and a lookup after this one; what is recorded here stays as it is.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -190,6 +191,35 @@ impl Store {
         Ok(record)
     }
 
+    /// Notes what a step printed, which counts from now on.
+    pub fn note_log(&self, key: &Digest) -> Result<(), StoreError> {
+        let path = self.log_path(key);
+        let room = room_of(&path).map_err(StoreError::io("measure", &path))?;
+        self.note_content(&log_name(key), room)
+    }
+
+    /// Returns the names of all actions, and when what they made was last used, as far as that is
+    /// known; by the digits of their keys.
+    pub(crate) fn uses_of_actions(
+        &self,
+    ) -> Result<HashMap<String, (String, Option<i64>)>, StoreError> {
+        let sql = "SELECT key, name, used FROM actions
+            LEFT JOIN content ON path = 'layers/' || replace(layer, ':', '-')";
+        let connection = self.db().lock();
+        let mut uses = HashMap::new();
+        let all = connection.prepare(sql).and_then(|mut statement| {
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let key: String = row.get(0)?;
+                let hex = key.rsplit(':').next().unwrap_or_default().to_owned();
+                uses.insert(hex, (row.get(1)?, row.get(2)?));
+            }
+            Ok(())
+        });
+        all.map_err(StoreError::db("list actions"))?;
+        Ok(uses)
+    }
+
     /// Forgets the logs and records of all steps, and the lists of layers that are not here;
     /// returns how much room is free again, in bytes.
     pub fn forget_logs(&self) -> Result<u64, StoreError> {
@@ -198,8 +228,8 @@ impl Store {
     }
 
     /// Forgets the records and logs of all actions that made a layer; the actions themselves stay,
-    /// so that it can be said why such a step runs again.
-    pub(crate) fn forget_records(&self, layer: &str) -> Result<(), StoreError> {
+    /// so that it can be said why such a step runs again. Returns how much room is free again.
+    pub(crate) fn forget_records(&self, layer: &str) -> Result<u64, StoreError> {
         let keys = {
             let connection = self.db().lock();
             let sql = "SELECT key FROM actions WHERE layer = ?1";
@@ -212,8 +242,10 @@ impl Store {
                 })
                 .map_err(StoreError::db("look up actions"))?
         };
-        for key in keys {
-            for path in [self.record_path(&key), self.log_path(&key)] {
+        let mut freed = 0;
+        for key in &keys {
+            for path in [self.record_path(key), self.log_path(key)] {
+                freed += room_of(&path).unwrap_or_default();
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(StoreError::io("remove", &path)(error));
@@ -222,8 +254,15 @@ impl Store {
                 }
             }
         }
-        Ok(())
+        let logs: Vec<String> = keys.iter().map(log_name).collect();
+        self.forget_content(logs.iter().map(String::as_str))?;
+        Ok(freed)
     }
+}
+
+/// Returns the path of a log in the store.
+fn log_name(key: &Digest) -> String {
+    format!("logs/{}", key.hex())
 }
 
 /// Removes the files of a folder; returns how much room is free again.

@@ -19,6 +19,7 @@ use crate::error::StoreError;
 use crate::inventory::{Item, ItemKind};
 use crate::ledger::{LEASES, blob_name, layer_name, leases};
 use crate::lock::KeyTurn;
+use crate::reserve::free_bytes;
 use crate::store::{Store, lock_gate, open_gate, remove_tree};
 
 /// The gate that lets one process collect at a time.
@@ -43,6 +44,8 @@ pub struct Goal {
 pub struct Collected {
     /// The items, in the order in which they went.
     pub items: Vec<Item>,
+    /// Room that what belongs to them took, in bytes.
+    pub beside: u64,
 }
 
 /// What an image or an index consists of.
@@ -57,7 +60,7 @@ struct Parts {
 impl Collected {
     /// Returns how much room is free again.
     pub fn bytes(&self) -> u64 {
-        self.items.iter().map(|item| item.bytes).sum()
+        self.beside + self.items.iter().map(|item| item.bytes).sum::<u64>()
     }
 }
 
@@ -94,7 +97,7 @@ impl Store {
         let Some(max_used) = self.limit() else {
             return Ok(());
         };
-        let used = self.noted_bytes()?;
+        let used = self.used_bytes()?;
         if used <= max_used || used < self.next_attempt().load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -107,7 +110,7 @@ impl Store {
             ..Goal::default()
         };
         self.collect_alone(goal, Duration::ZERO, |_| true)?;
-        let used = self.noted_bytes()?;
+        let used = self.used_bytes()?;
         if used <= max_used {
             return Ok(());
         }
@@ -139,33 +142,38 @@ impl Store {
         let newest = now().saturating_sub(i64::try_from(unused_for.as_secs()).unwrap_or(i64::MAX));
         // A clock that was wrong may have left times that are yet to come.
         let is_old = |item: &Item| unused_for.is_zero() || item.used <= newest;
-        let (collected, moved) = loop {
+        let (mut collected, moved) = loop {
             let images = self.references()?;
             let mut items = self.take_stock(false)?.items;
             let total: u64 = items.iter().map(|item| item.bytes).sum();
-            let Some(limit) = goal.limit(total, self.free_bytes()?) else {
+            let total = total + self.database_bytes();
+            let Some(limit) = goal.limit(total, free_bytes(self.root())?) else {
                 return Ok(Collected::default());
             };
             items.retain(|item| is_old(item) && may_go(item));
-            items.sort_by(|a, b| (a.used, a.created, &a.id).cmp(&(b.used, b.created, &b.id)));
+            // Of what was used last together, logs go first: nobody has to make them again.
+            let age = |item: &Item| (item.used, item.kind != ItemKind::Log, item.created);
+            items.sort_by(|a, b| (age(a), &a.id).cmp(&(age(b), &b.id)));
             if let Some(moved) = self.move_away(items, (total, limit), &images)? {
                 break moved;
             }
         };
-        self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
         for (item, path) in collected.items.iter().zip(moved) {
             if let Some(layer) = item.id.strip_prefix("layers/") {
                 let layer = layer.replacen('-', ":", 1);
                 match self.is_made(&layer)? {
-                    true => self.forget_records(&layer)?,
+                    true => collected.beside += self.forget_records(&layer)?,
                     // One without a list is only half of a layer.
                     false => drop(self.keep_list(&item.id, &path)),
                 }
             }
             remove_tree(&path).map_err(StoreError::io("remove", &path))?;
         }
+        // Afterwards, as the database needs room for this, too.
+        self.forget_content(collected.items.iter().map(|item| item.id.as_str()))?;
         Ok(collected)
     }
+
     /// Renames items out of the way until what is left is within the limit. Nobody can begin to
     /// use content meanwhile. `images` are those that it was found out for which items they need;
     /// if others were built since, their builds may have ended and hold nothing: then nothing is
@@ -216,7 +224,7 @@ impl Store {
         let path = self.root().join(&item.id);
         let mut locks: Vec<Box<dyn std::any::Any>> = Vec::new();
         match item.kind {
-            ItemKind::Layer | ItemKind::Blob | ItemKind::Context => {}
+            ItemKind::Layer | ItemKind::Blob | ItemKind::Context | ItemKind::Log => {}
             ItemKind::CacheMount => {
                 let parent = path.parent().unwrap_or(Path::new("."));
                 for lock in [parent.join("lock"), path.join("lock")] {
@@ -242,13 +250,6 @@ impl Store {
             }
         }
         Ok(Some(locks))
-    }
-
-    /// Returns how much room is free on the store's disk, in bytes.
-    fn free_bytes(&self) -> Result<u64, StoreError> {
-        let failed = StoreError::io("measure", self.root());
-        let disk = rustix::fs::statvfs(self.root()).map_err(failed)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Returns the names of everything that images built here consist of: blobs, and layers whose
@@ -329,6 +330,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::actions::NewAction;
     use crate::filelist::{Entry, FileList};
 
     fn layer(store: &Store, name: &str) -> Digest {
@@ -374,7 +376,7 @@ mod tests {
         drop(store);
         let store = Store::open(root.path()).unwrap();
         age(&store, &old, 100);
-        let bytes = store.noted_bytes().unwrap();
+        let bytes = store.used_bytes().unwrap();
         let goal = Goal {
             max_used: Some(bytes - 1),
             ..Goal::default()
@@ -390,7 +392,7 @@ mod tests {
         let old = layer(&Store::open(root.path()).unwrap(), "old");
         let store = Store::open(root.path()).unwrap();
         age(&store, &old, 100);
-        store.set_limit(store.noted_bytes().unwrap()).unwrap();
+        store.set_limit(store.used_bytes().unwrap()).unwrap();
         let new = layer(&store, "new");
         let room = |id: &Digest| root.path().join(layer_name(id)).exists();
         assert!(!room(&old) && room(&new));
@@ -398,6 +400,47 @@ mod tests {
         assert!(room(&new) && room(&more), "both are in use");
         store.end_use().unwrap();
         assert!(room(&new) != room(&more));
+    }
+
+    #[test]
+    fn logs_count_and_go_before_what_their_steps_made() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let log = |layer: &Digest| {
+            let key = Digest::blake3(layer.to_string());
+            fs::write(store.log_path(&key), vec![0; 50_000]).unwrap();
+            store.note_log(&key).unwrap();
+            let action = NewAction {
+                key: &key,
+                layer,
+                name: "RUN loud",
+                elapsed: Duration::ZERO,
+                origin: "",
+                record: None,
+            };
+            store.record_action(action).unwrap();
+            store.log_path(&key)
+        };
+        let (old, new) = (layer(&store, "old"), layer(&store, "new"));
+        let (of_old, of_new) = (log(&old), log(&new));
+        store.end_use().unwrap();
+        age(&store, &old, 100);
+        let keep = |missing: u64| {
+            let max_used = Some(store.used_bytes().unwrap() - missing);
+            let goal = Goal {
+                max_used,
+                ..Goal::default()
+            };
+            let collected = store.collect(goal, Duration::ZERO, |_| true).unwrap();
+            collected.items.into_iter().map(|item| item.note).collect()
+        };
+        let gone: Vec<String> = keep(1);
+        assert_eq!(gone, ["RUN loud"]);
+        assert!(!of_old.exists() && of_new.exists());
+        let gone: Vec<String> = keep(50_000);
+        assert_eq!(gone.len(), 2, "{gone:?}");
+        assert!(!of_new.exists() && !store.has_layer(&old).unwrap());
+        assert!(store.has_layer(&new).unwrap());
     }
 
     #[test]

@@ -17,8 +17,9 @@ use crate::store::Store;
 pub const DATABASE: &str = "kiln.db";
 
 /// `user_version` of the schema below.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
+/// The tables up to version 2.
 const SCHEMA: &str = "
     CREATE TABLE actions (
         number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, layer TEXT NOT NULL,
@@ -44,7 +45,14 @@ const SCHEMA: &str = "
     CREATE TABLE builds (
         number INTEGER PRIMARY KEY AUTOINCREMENT, started INTEGER NOT NULL, report TEXT NOT NULL
     );
-    PRAGMA user_version = 2;
+";
+
+/// What version 3 added.
+const ORIGINS: &str = "
+    CREATE TABLE origins (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, blob TEXT NOT NULL UNIQUE, reference TEXT NOT NULL
+    );
+    PRAGMA user_version = 3;
 ";
 
 /// The database of a store.
@@ -148,8 +156,11 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
         // Keys of that time are no longer made.
         step.execute_batch("DROP TABLE actions")?;
     }
-    if found < SCHEMA_VERSION {
+    if found < 2 {
         step.execute_batch(SCHEMA)?;
+    }
+    if found < SCHEMA_VERSION {
+        step.execute_batch(ORIGINS)?;
     }
     step.commit()
 }
@@ -196,16 +207,20 @@ pub(crate) fn now() -> i64 {
 }
 
 impl Store {
-    /// Replaces a damaged database by a new one, which keeps the names of images as far as they can
-    /// be read. Steps run again then.
+    /// Replaces a damaged database by a new one, which keeps the names of images, and where their
+    /// blobs are, as far as they can be read. Steps run again then.
     pub fn renew_database(self) -> Result<Self, StoreError> {
         let images = self.references().unwrap_or_default();
+        let origins = self.origins().unwrap_or_default();
         let root = self.root().to_owned();
         drop(self);
         set_aside(&root.join(DATABASE))?;
         let renewed = Self::open(&root)?;
         for image in images {
             renewed.set_reference(&image.name, &image.descriptor, image.is_pulled)?;
+        }
+        for (blob, reference) in &origins {
+            renewed.note_origins([blob], reference)?;
         }
         Ok(renewed)
     }
@@ -272,6 +287,17 @@ impl Store {
             .optional()
             .map_err(StoreError::db("look up a reference"))?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Returns true if a name stands for an image that was built here.
+    pub fn is_built_here(&self, name: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT is_pulled FROM refs WHERE name = ?1";
+        let connection = self.db().lock();
+        let is_pulled: Option<bool> = connection
+            .query_row(sql, [name], |row| row.get(0))
+            .optional()
+            .map_err(StoreError::db("look up a reference"))?;
+        Ok(is_pulled == Some(false))
     }
 
     /// Makes a name stand for a manifest or an index: one that was built here, whose blobs are kept,
@@ -355,6 +381,23 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         assert_eq!(store.reference("a:b").unwrap(), Some(descriptor));
         assert_eq!(store.action(&Digest::blake3("key")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_schema_without_origins_keeps_its_actions() {
+        let root = tempfile::tempdir().unwrap();
+        let old = Connection::open(root.path().join("kiln.db")).unwrap();
+        old.execute_batch(SCHEMA).unwrap();
+        old.execute_batch("PRAGMA user_version = 2;").unwrap();
+        old.execute(
+            "INSERT INTO builds (started, report) VALUES (7, 'report')",
+            [],
+        )
+        .unwrap();
+        drop(old);
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!(store.past_build(None).unwrap().unwrap().ended, 7);
+        assert_eq!(store.origin_of(&Digest::sha256("b")).unwrap(), None);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum ItemKind {
     Git,
     /// What is known of the files of a build context.
     Context,
+    /// What a step printed.
+    Log,
 }
 
 /// Something that is kept on disk and could be taken away.
@@ -60,7 +62,7 @@ pub struct Item {
 pub struct Inventory {
     /// What could be taken away.
     pub items: Vec<Item>,
-    /// Room that everything else takes: the database, logs, records, what is being written.
+    /// Room that everything else takes: the database, records, the reserve, what is being written.
     pub internal: u64,
 }
 
@@ -72,6 +74,7 @@ impl ItemKind {
             Self::CacheMount => "exec.cachemount",
             Self::Git => "source.git.checkout",
             Self::Context => "source.local",
+            Self::Log => "internal",
         }
     }
 
@@ -83,6 +86,7 @@ impl ItemKind {
             Self::CacheMount => "cache mounts",
             Self::Git => "git repositories",
             Self::Context => "contexts",
+            Self::Log => "logs",
         }
     }
 
@@ -93,6 +97,7 @@ impl ItemKind {
             "mounts" => Some(Self::CacheMount),
             "git" => Some(Self::Git),
             "contexts" => Some(Self::Context),
+            "logs" => Some(Self::Log),
             _ => None,
         }
     }
@@ -144,6 +149,7 @@ impl Store {
             .collect::<Result<_, _>>()?;
         let mut items: Vec<Item> = measured.into_iter().flatten().collect();
         self.catch_up(&rows, &items)?;
+        self.date_logs(&mut items)?;
         let leases = {
             let _gate = lock_gate(self.root(), LEASES)?;
             leases(self.root(), None)?
@@ -170,6 +176,7 @@ impl Store {
             ("mounts", 2, true),
             ("git", 1, true),
             ("contexts", 1, false),
+            ("logs", 1, false),
         ] {
             self.names_below(dir, (depth, is_dir), &mut names)?;
         }
@@ -239,6 +246,26 @@ impl Store {
             is_pinned: false,
             note,
         }))
+    }
+
+    /// A log was used when somebody used what its step made, and is called like the step.
+    fn date_logs(&self, items: &mut [Item]) -> Result<(), StoreError> {
+        let logs: Vec<&mut Item> = items
+            .iter_mut()
+            .filter(|item| item.kind == ItemKind::Log)
+            .collect();
+        if logs.is_empty() {
+            return Ok(());
+        }
+        let uses = self.uses_of_actions()?;
+        for log in logs {
+            let hex = log.id.trim_start_matches("logs/");
+            if let Some((name, used)) = uses.get(hex) {
+                log.note.clone_from(name);
+                log.used = used.unwrap_or(log.used);
+            }
+        }
+        Ok(())
     }
 
     /// Brings the ledger up to what the disk says.

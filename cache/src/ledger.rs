@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use kiln_graph::Digest;
 use rusqlite::{OptionalExtension as _, ToSql, params};
 
-use crate::db::{Database, now};
+use crate::db::{DATABASE, Database, now};
 use crate::error::StoreError;
 use crate::store::{Store, open_gate};
 
@@ -247,6 +247,17 @@ impl Store {
         Ok(total.cast_unsigned())
     }
 
+    /// Returns the room that the limit is about: all noted content, and the database. What SQLite
+    /// writes beside it does not count: that goes when the last process ends.
+    pub(crate) fn used_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.noted_bytes()? + self.database_bytes())
+    }
+
+    pub(crate) fn database_bytes(&self) -> u64 {
+        let found = fs::metadata(self.root().join(DATABASE));
+        found.map_or(0, |found| on_disk(found.len()))
+    }
+
     /// Forgets rows.
     pub(crate) fn forget_content<'a>(
         &self,
@@ -258,7 +269,7 @@ impl Store {
 
     /// Notes that everything this process holds was used until now.
     pub(crate) fn note_uses(&self) -> Result<(), StoreError> {
-        self.db().note_uses(&self.leases().names())
+        self.db().note_uses(&self.leases().names(), now())
     }
 
     /// Says that content is whole, as far as this run of the machine goes.
@@ -275,10 +286,10 @@ impl Store {
 }
 
 impl Database {
-    /// Notes that content was used until now.
-    pub(crate) fn note_uses(&self, names: &[String]) -> Result<(), StoreError> {
-        let sql = "UPDATE content SET used = ?2 WHERE path = ?1";
-        self.for_each(sql, names.iter().map(String::as_str), &[&now()])
+    /// Notes that content was used at a time, in seconds since 1970; if not later.
+    pub(crate) fn note_uses(&self, names: &[String], until: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE content SET used = max(used, ?2) WHERE path = ?1";
+        self.for_each(sql, names.iter().map(String::as_str), &[&until])
     }
 
     /// Runs a statement for each name, in one transaction.

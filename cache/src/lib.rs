@@ -5,7 +5,8 @@
 //!     │  ├── layers     unpacked directory + FileList, by content id or diff id
 //!     │  ├── actions    key of a vertex -> layer it made (SQLite)
 //!     │  ├── contexts   stat tables: what a file's content was when it last looked like this
-//!     │  └── memos      what is known of files and repositories elsewhere
+//!     │  ├── memos      what is known of files and repositories elsewhere
+//!     │  └── origins    where blobs can be had that nobody has fetched yet (SQLite)
 //!   Tree                what a chain of FileLists shows when they lie on each other
 //!   Context             a folder read in place, through patterns and a stat table
 //! ```
@@ -33,7 +34,9 @@ mod ledger;
 mod lock;
 mod memos;
 mod mounts;
+mod origins;
 mod pattern;
+mod reserve;
 mod scan;
 mod stat_table;
 mod store;

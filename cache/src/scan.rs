@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use rustix::fs::FileType;
 
 use crate::devices::{self, Placeholder};
+use crate::dir_writer::{Content, DirWriter};
 use crate::error::StoreError;
-use crate::filelist::{Entry, FileList, Kind, Mtime};
+use crate::filelist::{Entry, FileList, Kind, Mtime, split_path};
 use crate::layers::{open_beneath, open_dir};
 use crate::tree::Tree;
 use crate::walk::{Found, WalkError, born, entry_as, entry_of, file_type, stat_at, walk};
@@ -22,8 +23,9 @@ use crate::xattrs;
 /// Reads an upper directory; `below` is what lay under it.
 ///
 /// Left out is what overlay copied up without a change: directories that differ in time only,
-/// and files that differ in nothing. Kept are the parents of everything that is listed. Files that
-/// stand for devices become devices, in the list and in the directory.
+/// and files that differ in nothing. Kept are the parents of everything that is listed. What is left
+/// out is taken out of the directory, too. Files that stand for devices become devices, in the list
+/// and in the directory.
 pub fn scan_upper(dir: &Path, below: &Tree) -> Result<FileList, StoreError> {
     scan_step(dir, below, &[])
 }
@@ -37,7 +39,38 @@ pub fn scan_step(
     let (entries, placeholders) = read_dir(dir, sockets)?;
     devices::make_nodes(dir, &entries, &placeholders)
         .map_err(StoreError::io("make the devices of", dir))?;
-    Ok(FileList::new(changed_entries(entries, below)))
+    let changed = changed_entries(&entries, below);
+    remove_unlisted(dir, &entries, &changed).map_err(StoreError::io("tidy", dir))?;
+    Ok(FileList::new(changed))
+}
+
+/// Takes what is not listed out of a directory, which keeps the times of what holds it.
+fn remove_unlisted(dir: &Path, entries: &[Entry], listed: &[Entry]) -> io::Result<()> {
+    let listed: HashSet<&[u8]> = listed.iter().map(|entry| &*entry.path).collect();
+    let is_unlisted = |path: &[u8]| !path.is_empty() && !listed.contains(path);
+    if !entries.iter().any(|entry| is_unlisted(&entry.path)) {
+        return Ok(());
+    }
+    let dirs = entries.iter().filter(|entry| entry.is_dir());
+    let dirs: HashMap<&[u8], &Entry> = dirs.map(|entry| (&*entry.path, entry)).collect();
+    let mut writer = DirWriter::new(dir)?;
+    // The directory whose times the writer was last told.
+    let mut held = None;
+    for entry in entries.iter().filter(|entry| is_unlisted(&entry.path)) {
+        let above = split_path(&entry.path).0;
+        if is_unlisted(above) {
+            // It went with the directory that held it.
+            continue;
+        }
+        if held != Some(above)
+            && let Some(dir) = dirs.get(above)
+        {
+            writer.put(dir, Content::None)?;
+        }
+        held = Some(above);
+        writer.remove(&entry.path)?;
+    }
+    writer.finish()
 }
 
 /// Returns what is in a directory, as a layer would hold it.
@@ -252,7 +285,7 @@ fn hash_files(root: &OwnedFd, entries: &mut [Entry]) -> io::Result<()> {
 }
 
 /// Drops what is as it was below, keeps the parents of the rest.
-fn changed_entries(entries: Vec<Entry>, below: &Tree) -> Vec<Entry> {
+fn changed_entries(entries: &[Entry], below: &Tree) -> Vec<Entry> {
     let linked: HashSet<Vec<u8>> = entries
         .iter()
         .filter_map(|entry| match &entry.kind {
@@ -262,13 +295,13 @@ fn changed_entries(entries: Vec<Entry>, below: &Tree) -> Vec<Entry> {
         .collect();
     let mut kept: Vec<Entry> = Vec::new();
     // Backwards, because a directory comes before what it holds.
-    for entry in entries.into_iter().rev() {
+    for entry in entries.iter().rev() {
         let is_parent = kept
             .last()
             .is_some_and(|last| is_above(&entry.path, &last.path));
-        let is_new = linked.contains(&entry.path) || !is_unchanged(&entry, below);
+        let is_new = linked.contains(&entry.path) || !is_unchanged(entry, below);
         if is_new || is_parent && !entry.path.is_empty() {
-            kept.push(entry);
+            kept.push(entry.clone());
         }
     }
     kept
@@ -328,6 +361,29 @@ mod tests {
         fs::write(dir.path().join("a/new"), "y").unwrap();
         let list = scan_upper(dir.path(), &Tree::new(vec![Arc::new(below)])).unwrap();
         assert_eq!(paths(&list), ["a", "a/new"]);
+    }
+
+    #[test]
+    fn what_is_left_out_of_the_list_is_taken_out_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        fs::create_dir_all(dir.path().join("untouched")).unwrap();
+        fs::write(dir.path().join("a/b/c/same"), "x").unwrap();
+        fs::write(dir.path().join("a/same"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("a/link")).unwrap();
+        let below = scan_upper(dir.path(), &Tree::default()).unwrap();
+        fs::write(dir.path().join("a/new"), "y").unwrap();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(9);
+        for path in ["a", ""] {
+            let dir = File::open(dir.path().join(path)).unwrap();
+            dir.set_modified(old).unwrap();
+        }
+        let list = scan_upper(dir.path(), &Tree::new(vec![Arc::new(below)])).unwrap();
+        let left = list_dir(dir.path()).unwrap();
+        assert_eq!(paths(&left), ["", "a", "a/new"]);
+        assert_eq!(list.get(b"a").unwrap(), left.get(b"a").unwrap());
+        assert_eq!(left.get(b"").unwrap().mtime.seconds, 9);
     }
 
     #[test]

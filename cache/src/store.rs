@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! version                 "kiln store 1"
+//! reserve                 room that is given back when there is none
 //! kiln.db                 SQLite in WAL mode: actions, layer blobs, references
 //! blobs/sha256/HEX        what registries know: configs, manifests, compressed layers
 //! layers/ALGORITHM-HEX/   fs/ (unpacked, ready for overlay) and list (its file list)
@@ -27,14 +28,15 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::db::{DATABASE, Database};
+use crate::db::{DATABASE, Database, now};
 use crate::error::StoreError;
-use crate::ledger::{Leases, current_boot};
+use crate::ledger::{LEASES, Leases, current_boot};
+use crate::reserve;
 
 /// First line of the `version` file.
 const VERSION: &str = "kiln store 1";
@@ -67,7 +69,7 @@ struct Inner {
 impl Drop for Inner {
     /// What this process used was used until now.
     fn drop(&mut self) {
-        if let Err(error) = self.db.note_uses(&self.leases.names()) {
+        if let Err(error) = self.db.note_uses(&self.leases.names(), now()) {
             tracing::warn!(%error, "the times of last use stay as they were");
         }
     }
@@ -100,13 +102,19 @@ impl Store {
         ] {
             make_dir(&root.join(dir))?;
         }
-        let session = Session::start(&root.join("tmp"))?;
+        let (session, uses) = Session::start(&root.join("tmp"))?;
         let leases = Leases::start(root, &session.dir)?;
         let db = {
             // Making the tables needs the database for itself.
             let _alone = lock_gate(root, "database")?;
             Database::open(&root.join(DATABASE))?
         };
+        for DeadUses { names, until } in uses {
+            if let Err(error) = db.note_uses(&names, until) {
+                tracing::warn!(%error, "what a killed build used counts as unused");
+            }
+        }
+        reserve::keep(root);
         let inner = Inner {
             root: root.to_owned(),
             session,
@@ -120,6 +128,12 @@ impl Store {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Opens the store to take things away, which must go where the disk has no room at all.
+    pub fn open_to_make_room(root: &Path) -> Result<Self, StoreError> {
+        reserve::give_back(root);
+        Self::open(root)
     }
 
     /// Sets the room that content may take on disk, in bytes; from now on what was not used for
@@ -186,13 +200,21 @@ impl Store {
     }
 }
 
+/// What a process used that was killed.
+#[derive(Debug)]
+struct DeadUses {
+    names: Vec<String>,
+    /// When it began to use the last of it, in seconds since 1970.
+    until: i64,
+}
+
 impl Session {
-    /// Sweeping and starting hold one lock, so that no folder is swept before it is locked.
-    fn start(tmp: &Path) -> Result<Self, StoreError> {
+    /// Returns the session, and what those used that left without a word. Sweeping and starting hold one lock, so that no folder is swept before it is locked.
+    fn start(tmp: &Path) -> Result<(Self, Vec<DeadUses>), StoreError> {
         let gate_path = tmp.join(".lock");
         let gate = File::create(&gate_path).map_err(StoreError::io("write", &gate_path))?;
         gate.lock().map_err(StoreError::io("lock", &gate_path))?;
-        sweep(tmp);
+        let uses = sweep(tmp);
         let dir = tempfile::Builder::new()
             .prefix("s")
             .tempdir_in(tmp)
@@ -201,11 +223,12 @@ impl Session {
         let lock_path = dir.join("lock");
         let lock = File::create(&lock_path).map_err(StoreError::io("write", &lock_path))?;
         lock.lock().map_err(StoreError::io("lock", &lock_path))?;
-        Ok(Self {
+        let session = Self {
             dir,
             next: AtomicU64::new(0),
             _lock: lock,
-        })
+        };
+        Ok((session, uses))
     }
 }
 
@@ -231,10 +254,11 @@ pub(crate) fn lock_gate(root: &Path, name: &str) -> Result<File, StoreError> {
     Ok(gate)
 }
 
-/// Removes the folders of sessions that ended without doing so.
-fn sweep(tmp: &Path) {
+/// Removes the folders of sessions that ended without doing so; returns what they used.
+fn sweep(tmp: &Path) -> Vec<DeadUses> {
+    let mut uses = Vec::new();
     let Ok(sessions) = fs::read_dir(tmp) else {
-        return;
+        return uses;
     };
     for session in sessions.flatten().filter(|s| s.file_name() != ".lock") {
         let path = session.path();
@@ -242,10 +266,23 @@ fn sweep(tmp: &Path) {
             Ok(lock) => lock.try_lock().is_ok(),
             Err(_) => true,
         };
-        if dead && let Err(error) = remove_tree(&path) {
+        if !dead {
+            continue;
+        }
+        uses.extend(dead_uses(&path.join(LEASES)));
+        if let Err(error) = remove_tree(&path) {
             tracing::warn!(path = %path.display(), %error, "leftover of a killed build stays");
         }
     }
+    uses
+}
+
+fn dead_uses(list: &Path) -> Option<DeadUses> {
+    let text = fs::read_to_string(list).ok()?;
+    Some(DeadUses {
+        names: text.lines().map(str::to_owned).collect(),
+        until: fs::metadata(list).ok()?.mtime(),
+    })
 }
 
 /// Removes a file or a tree; what is gone already is no error.
@@ -334,6 +371,52 @@ mod tests {
         let dir = other.inner.session.dir.clone();
         drop(other);
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn what_a_dead_session_used_was_used_until_then() {
+        let root = tempfile::tempdir().unwrap();
+        let used = |store: &Store, name: &str| {
+            let rows = store.ledger().unwrap();
+            rows.into_iter().find(|row| row.path == name).unwrap().used
+        };
+        {
+            let store = Store::open(root.path()).unwrap();
+            store.note_content("layers/a", 1).unwrap();
+            store.note_content("layers/b", 1).unwrap();
+            let sql = "UPDATE content SET used = 7";
+            store.db().lock().execute(sql, []).unwrap();
+        }
+        let dead = root.path().join("tmp/dead");
+        fs::create_dir_all(&dead).unwrap();
+        fs::write(dead.join(LEASES), "layers/a\nlayers/half a na").unwrap();
+        let at = fs::metadata(dead.join(LEASES)).unwrap().mtime();
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!(
+            (used(&store, "layers/a"), used(&store, "layers/b")),
+            (at, 7)
+        );
+        store.note_content("layers/a", 1).unwrap();
+        fs::create_dir_all(&dead).unwrap();
+        fs::write(dead.join(LEASES), "layers/a\n").unwrap();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(9);
+        let list = File::options().write(true).open(dead.join(LEASES)).unwrap();
+        list.set_modified(old).unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert!(used(&store, "layers/a") >= at, "another one used it later");
+    }
+
+    #[test]
+    fn a_store_with_room_keeps_a_reserve() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let reserve = root.path().join("reserve");
+        assert_eq!(fs::metadata(&reserve).unwrap().blocks() * 512, 1 << 20);
+        let told = store.inventory().unwrap().total();
+        assert!(told >= 1 << 20, "{told}");
+        drop(store);
+        drop(Store::open_to_make_room(root.path()).unwrap());
+        assert!(reserve.exists(), "there is room enough");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A blob must have its digest. A layer must have a list that parses, with the content id that it
 //! is named by if it is named by one, and the files that the list names, with their contents,
-//! modes, owners and attributes. The database must pass its own check. Cache mounts are not
+//! modes, owners and attributes, and no others. The database must pass its own check. Cache mounts are not
 //! looked at: their content is nobody's promise.
 
 use std::collections::HashMap;
@@ -39,7 +39,8 @@ pub struct Verified {
     pub faults: Vec<Fault>,
 }
 
-/// Returns true if the files of a layer are those of its list.
+/// Returns true if the files of a layer that its list names are there. What is there besides is no
+/// part that was lost.
 pub(crate) fn is_whole(dir: &Path) -> bool {
     match check_layer(dir) {
         Ok(_) => true,
@@ -50,12 +51,12 @@ pub(crate) fn is_whole(dir: &Path) -> bool {
     }
 }
 
-/// Returns the list of a layer if its files are those of the list, else what is wrong.
-fn check_layer(dir: &Path) -> Result<FileList, String> {
+/// Returns the list of a layer and what is there, if that has all of the list; else what is wrong.
+fn check_layer(dir: &Path) -> Result<(FileList, FileList), String> {
     let bytes = fs::read(dir.join("list")).map_err(|error| format!("list: {error}"))?;
     let list = FileList::from_bytes(&bytes).map_err(|_| "its list is damaged".to_owned())?;
-    let found = list_dir(&dir.join("fs")).map_err(|error| error.to_string())?;
-    let found: HashMap<&[u8], &Entry> = found
+    let there = list_dir(&dir.join("fs")).map_err(|error| error.to_string())?;
+    let found: HashMap<&[u8], &Entry> = there
         .entries()
         .iter()
         .map(|entry| (entry.path.as_slice(), entry))
@@ -76,7 +77,20 @@ fn check_layer(dir: &Path) -> Result<FileList, String> {
             Some(_) => {}
         }
     }
-    Ok(list)
+    Ok((list, there))
+}
+
+/// Returns an error if a layer has something that its list does not name. A directory alone shows
+/// nothing that is not there without it.
+fn check_rest(list: &FileList, there: &FileList) -> Result<(), String> {
+    let is_extra = |entry: &&Entry| !entry.is_dir() && list.get(&entry.path).is_none();
+    match there.entries().iter().find(is_extra) {
+        Some(extra) => {
+            let path = String::from_utf8_lossy(&extra.path);
+            Err(format!("`{path}` is not in its list"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn is_device(kind: &Kind) -> bool {
@@ -153,7 +167,8 @@ impl Store {
             .replacen('-', ":", 1)
             .parse()
             .map_err(|_| "its name is no digest".to_owned())?;
-        let list = check_layer(&self.root().join(name))?;
+        let (list, there) = check_layer(&self.root().join(name))?;
+        check_rest(&list, &there)?;
         // Layers of images are named by what a registry calls them, and some of kiln's own by
         // more than their content; an action names what it made by its content.
         let made = self
@@ -274,6 +289,17 @@ mod tests {
         ];
         assert_eq!(whats, expected);
         assert_eq!(store.verify(false).unwrap(), Verified::default());
+        assert!(!store.has_layer(&id).unwrap());
+    }
+
+    #[test]
+    fn what_a_list_does_not_name_is_damage() {
+        let root = tempfile::tempdir().unwrap();
+        let (store, id) = with_layer(root.path());
+        let dir = store.root().join(crate::ledger::layer_name(&id));
+        fs::write(dir.join("fs/more"), "").unwrap();
+        let found = store.verify(true).unwrap();
+        assert_eq!(found.faults[0].what, "`more` is not in its list");
         assert!(!store.has_layer(&id).unwrap());
     }
 

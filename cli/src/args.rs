@@ -353,7 +353,7 @@ pub(crate) struct DuArgs {
 /// `kiln prune`, with the names of `docker buildx prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Take away logs and records of steps, too
+    /// Take away records of steps and lists of files, too
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Take away only what is like this, such as until=24h or type=exec.cachemount

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kiln_graph::SourceLines;
+use kiln_graph::{SourceLines, redacted};
 
 use crate::plan::Source;
 
@@ -22,7 +22,7 @@ pub(crate) fn of_source(source: &Source, lines: SourceLines) -> String {
         }
         let is_marked = (lines.first..=lines.last).contains(&number);
         let mark = if is_marked { ">>>" } else { "   " };
-        writeln!(out, "{number:4} | {mark} {}", printable(line)).expect("writing to a String");
+        writeln!(out, "{number:4} | {mark} {}", shown(line)).expect("writing to a String");
     }
     out.push_str(&"-".repeat(20));
     out.push('\n');
@@ -56,8 +56,14 @@ pub(crate) fn of_lines(name: &str, text: &[&str], lines: SourceLines) -> String 
     out + &rule + "\n"
 }
 
-/// As [`printable`], but tabs stay.
+/// As [`printable`], without passwords of addresses.
+fn shown(line: &str) -> String {
+    printable(&redacted(line))
+}
+
+/// As [`shown`], but tabs stay.
 fn tabbed(line: &str) -> String {
+    let line = redacted(line);
     let parts: Vec<String> = line.split('\t').map(printable).collect();
     parts.join("\t")
 }
@@ -101,6 +107,20 @@ mod tests {
             excerpt,
             "Dockerfile:3\n--------------------\n   1 |     FROM a\n   2 |     \n   3 | >>> RUN b \\\n   \
              4 | >>>   c\n   5 |     RUN d\n   6 |     RUN e\n--------------------\n"
+        );
+    }
+
+    #[test]
+    fn passwords_of_addresses_are_not_shown() {
+        let text = "FROM a\nADD\thttp://u:secret@h/f /f\n".to_owned();
+        let lines = SourceLines { first: 2, last: 2 };
+        let of_check = of_lines("f", &text.lines().collect::<Vec<_>>(), lines);
+        let name = "Dockerfile".to_owned();
+        let of_failure = of_source(&Source { name, text }, lines);
+        assert!(of_check.contains("ADD\thttp://u:xxxxx@h/f"), "{of_check}");
+        assert!(
+            of_failure.contains("ADD http://u:xxxxx@h/f"),
+            "{of_failure}"
         );
     }
 

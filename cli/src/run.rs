@@ -27,7 +27,7 @@ use crate::mount_args::CacheCommand;
 use crate::plan::BuildPlan;
 use crate::progress::{Mode, TerminalSize, drive};
 use crate::report::{Failure, FailureKind};
-use crate::session::{Session, open_store, with_store_hint};
+use crate::session::{Session, open_store, open_store_with, with_store_hint};
 use crate::stop::until_stopped;
 
 /// How long a build that was stopped waits for work that cannot be stopped.
@@ -106,7 +106,7 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
             du::run(args, &store, &mut io::stdout().lock())
         }
         Command::Prune(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
+            let store = open_store_with(Store::open_to_make_room, cli.root, env, &privilege)?;
             prune::run(args, &store, &mut io::stdout().lock())
         }
         Command::Cache(args) => {

@@ -19,9 +19,21 @@ const SQLITE_LOCKED: i32 = 6;
 const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_NOT_A_DATABASE: i32 = 26;
+// An extended one: a file that processes share could not be made longer.
+const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
 /// Opens the store.
 pub(crate) fn open_store(
+    root: Option<PathBuf>,
+    env: &Environment,
+    privilege: &Privilege,
+) -> Result<Store, Failure> {
+    open_store_with(Store::open, root, env, privilege)
+}
+
+/// Opens the store in one of the ways to do so.
+pub(crate) fn open_store_with(
+    open: impl FnOnce(&Path) -> Result<Store, StoreError>,
     root: Option<PathBuf>,
     env: &Environment,
     privilege: &Privilege,
@@ -30,7 +42,7 @@ pub(crate) fn open_store(
     let root = root.or_else(|| env.default_root(is_root)).ok_or_else(|| {
         Failure::usage("there is no home folder to keep the store in").with_hint("give --root")
     })?;
-    Store::open(&root).map_err(|error| {
+    open(&root).map_err(|error| {
         let hint = store_hint(&root, &error);
         let context = format!("cannot open the store in `{}`", root.display());
         let failure = Failure::user(anyhow::Error::new(error).context(context));
@@ -42,18 +54,14 @@ pub(crate) fn open_store(
 }
 
 const ELSEWHERE: &str = "give a folder that can be written to with --root or KILN_ROOT";
-const NO_ROOM: &str = "make room, or give a folder on another disk with --root or KILN_ROOT";
+const NO_ROOM: &str = "make room, with `kiln prune` for instance, or give a folder on another disk with --root or KILN_ROOT";
 
 /// Returns what may help; some errors say it themselves.
 fn store_hint(root: &Path, error: &StoreError) -> Option<String> {
     match error {
         StoreError::Database { source, .. } => {
-            // The lowest byte is the kind of the error.
             let code = source.sqlite_error();
-            Some(database_hint(
-                root,
-                code.map(|error| error.extended_code & 0xff),
-            ))
+            Some(database_hint(root, code.map(|error| error.extended_code)))
         }
         StoreError::Io { source, .. } => Some(match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NO_ROOM.to_owned(),
@@ -70,7 +78,11 @@ fn store_hint(root: &Path, error: &StoreError) -> Option<String> {
 }
 
 fn database_hint(root: &Path, code: Option<i32>) -> String {
-    match code {
+    if code == Some(SQLITE_IOERR_SHMSIZE) {
+        return NO_ROOM.to_owned();
+    }
+    // The lowest byte is the kind of the error.
+    match code.map(|code| code & 0xff) {
         Some(SQLITE_FULL) => NO_ROOM.to_owned(),
         Some(SQLITE_BUSY | SQLITE_LOCKED) => {
             "another process holds the database; try again later".to_owned()
@@ -176,6 +188,7 @@ mod tests {
         let database = |code| database_hint(&root, Some(code));
         assert!(database(SQLITE_NOT_A_DATABASE).contains("is damaged"));
         assert_eq!(database(SQLITE_FULL), NO_ROOM);
+        assert_eq!(database(SQLITE_IOERR_SHMSIZE), NO_ROOM);
         assert_eq!(database_hint(&root, None), ELSEWHERE);
     }
 }

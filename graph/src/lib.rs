@@ -21,6 +21,7 @@ mod oci;
 mod op;
 mod platform;
 mod record;
+mod redact;
 mod render;
 mod source;
 
@@ -38,6 +39,7 @@ pub use crate::op::{
 };
 pub use crate::platform::{ParsePlatformError, Platform};
 pub use crate::record::{Change, Difference, PartKind, Record, SECRET_WORDS};
+pub use crate::redact::redacted;
 pub use crate::source::{
     GitSource, GitTimes, HttpSource, ImageSource, LocalSource, is_full_commit,
 };

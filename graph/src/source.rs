@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::encode::{Encode, Encoder};
 use crate::platform::Platform;
+use crate::redact::serialize_redacted;
 
 /// An image in a registry, already resolved to one platform's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,8 @@ pub struct LocalSource {
 /// A file that is downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpSource {
-    /// Where it is, `http` or `https`.
+    /// Where it is, `http` or `https`; as JSON without its password.
+    #[serde(serialize_with = "serialize_redacted")]
     pub url: String,
     /// What it is called in the result, which holds nothing else.
     pub file_name: String,
@@ -39,7 +41,8 @@ pub struct HttpSource {
 /// Files of a commit of a Git repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitSource {
-    /// Where the repository is, as `git fetch` takes it.
+    /// Where the repository is, as `git fetch` takes it; as JSON without its password.
+    #[serde(serialize_with = "serialize_redacted")]
     pub remote: String,
     /// Branch, tag, full reference or commit; the default branch if none.
     pub reference: Option<String>,

@@ -221,3 +221,24 @@ fn own_certificate_authority_is_trusted_when_given() {
         .ok()
         .ran(&[STEP]);
 }
+
+#[test]
+fn base_of_a_local_image_is_fetched_from_where_it_is() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    // Nobody needs the files of the base, so that its blob stays where it is.
+    let local = Context::new("ARG BASE\nFROM $BASE\nLABEL is=local\n");
+    lab.build(&local).tag("local/app:1").ok();
+    lab.kiln.run(["prune", "--force", "--all"]).succeeded();
+    let other = Registry::start();
+    let pushed = Context::new("FROM local/app:1\nLABEL is=pushed\n");
+    let build = lab.kiln.build(&pushed).tag(&other.name("app:1"));
+    build.arg("--push").ok();
+    lab.kiln.run(["prune", "--force", "--all"]).succeeded();
+    let upon = Context::new(&format!("FROM local/app:1\n{STEP}\n"));
+    lab.kiln.build(&upon).ok().ran(&[STEP]);
+    let upon = Context::new(DOCKERFILE);
+    let pulled = Kiln::new();
+    pulled.build(&upon).base(&other.name("app:1")).ok();
+}

@@ -107,6 +107,20 @@ fn limit_holds_and_the_result_is_right() {
 }
 
 #[test]
+fn what_steps_print_counts() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let loud = Context::new("ARG BASE\nFROM $BASE\nRUN yes | head -c 5000000; touch /done\n");
+    lab.build(&loud).ok();
+    let logs = || sizes(&usage(&lab.kiln), Some("internal"));
+    assert!(logs().iter().sum::<u64>() >= 5_000_000, "{:?}", logs());
+    let quiet = Context::new("ARG BASE\nFROM $BASE\nRUN echo quiet > /quiet\n");
+    lab.build(&quiet).arg("--max-cache=4MB").ok();
+    assert!(logs().iter().sum::<u64>() < 1_000_000, "{:?}", logs());
+}
+
+#[test]
 fn usage_adds_up_to_what_is_on_disk() {
     let Some(lab) = Lab::require() else {
         return;

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::support::{Context, Lab, assert_store_is_clean, command, output, require_root, run};
+use crate::support::{
+    Context, Lab, assert_store_is_clean, command, output, require_root, run, text,
+};
 
 /// Exit code of a mistake in what was given.
 const USER: i32 = 1;
@@ -107,6 +109,35 @@ fn full_disk(size: &str, instruction: &str) {
     run(command("mount").args(["-o", "remount,size=64m"]).arg(&home));
     context.edit(instruction, "RUN echo small > /small");
     lab.build(&context).ok();
+    drop(disk);
+}
+
+#[test]
+fn full_disk_can_be_pruned() {
+    if !require_root() {
+        return;
+    }
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let home = lab.kiln.home();
+    let disk = SmallDisk::mount(&home, "size=64m");
+    let context = Context::new("ARG BASE\nFROM $BASE\nRUN dd if=/dev/zero of=/l bs=1M count=9\n");
+    lab.build(&context).ok();
+    // To the last byte: there is no room for a line of text.
+    let mut fill = command("sh");
+    fill.arg("-c")
+        .arg("cat /dev/zero > full; while echo >> full; do :; done");
+    fill.current_dir(&home).output().unwrap();
+    let failed = lab.build(&context).fails(USER);
+    failed.says(&["kiln prune"]);
+    let pruned = lab.kiln.run(["prune", "--force"]).succeeded();
+    assert!(text(&pruned.stdout).contains("RUN dd"));
+    lab.build(&context).ok();
+    // What was given back is there again when there is room for it.
+    fs::remove_file(home.join("full")).unwrap();
+    lab.kiln.run(["du"]).succeeded();
+    assert!(lab.kiln.root().join("reserve").exists());
     drop(disk);
 }
 

@@ -94,7 +94,8 @@ impl Images {
             return Err(WorkerError::image(&name, why));
         }
         let config = self.config(reference, &name, &manifest.config).await?;
-        let snapshot = chain(&name, &manifest, &config)?;
+        let origins = self.origins(&name, &manifest)?;
+        let snapshot = chain((&name, &origins), &manifest, &config)?;
         Ok(ResolvedImage {
             reference: name,
             manifest: descriptor.digest,
@@ -123,13 +124,36 @@ impl Images {
         let manifest: Manifest = parse(&name, "manifest", &bytes)?;
         let config = layout.read_blob(&manifest.config.digest)?;
         let config: ImageConfig = parse(&name, "config", &config)?;
-        let snapshot = chain(&name, &manifest, &config)?;
+        let origins = vec![name.clone(); manifest.layers.len()];
+        self.note_origins(&name, &manifest)?;
+        let snapshot = chain((&name, &origins), &manifest, &config)?;
         Ok(ResolvedImage {
             reference: format!("{name}@{}", descriptor.digest),
             manifest: descriptor.digest,
             config,
             snapshot,
         })
+    }
+
+    /// Returns the references that the layers of an image can be had from. The name of one that was
+    /// built here says nothing of that: its base is where it was when it was resolved.
+    fn origins(&self, name: &str, manifest: &Manifest) -> Result<Vec<String>, WorkerError> {
+        let mut origins = vec![name.to_owned(); manifest.layers.len()];
+        if !self.store.is_built_here(name)? {
+            self.note_origins(name, manifest)?;
+            return Ok(origins);
+        }
+        for (origin, layer) in origins.iter_mut().zip(&manifest.layers) {
+            if let Some(known) = self.store.origin_of(&layer.digest)? {
+                *origin = known;
+            }
+        }
+        Ok(origins)
+    }
+
+    fn note_origins(&self, name: &str, manifest: &Manifest) -> Result<(), WorkerError> {
+        let blobs = manifest.layers.iter().map(|layer| &layer.digest);
+        Ok(self.store.note_origins(blobs, name)?)
     }
 
     async fn top_manifest(
@@ -192,16 +216,40 @@ impl Images {
         if self.store.has_whole_blob(&origin.blob)? {
             return Ok(());
         }
-        if let Some(layout) = OciLayout::of_name(&origin.reference) {
-            let (store, blob) = (self.store.clone(), origin.blob.clone());
+        let fetched = self.fetch_from(&origin.reference, &origin.blob, task).await;
+        let Err(error) = fetched else {
+            return Ok(());
+        };
+        match self.store.origin_of(&digest)? {
+            Some(other)
+                if other != origin.reference && matches!(error, WorkerError::Registry(_)) =>
+            {
+                tracing::debug!(%digest, other, "asked elsewhere");
+                let fetched = self.fetch_from(&other, &origin.blob, task).await;
+                // The first one is what the user knows.
+                fetched.map_err(|_| error)
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Fetches a blob from the registry or the layout that a reference names.
+    async fn fetch_from(
+        &self,
+        reference: &str,
+        blob: &Descriptor,
+        task: &Task,
+    ) -> Result<(), WorkerError> {
+        let digest = blob.digest;
+        if let Some(layout) = OciLayout::of_name(reference) {
+            let (store, blob) = (self.store.clone(), blob.clone());
             return blocking(move || layout.copy_blob(&store, &blob)).await;
         }
-        let parse = |error| WorkerError::from((origin.reference.clone(), error));
-        let reference: Reference = origin.reference.parse().map_err(parse)?;
-        let (id, total) = (digest.to_string(), Some(origin.blob.size));
+        let parse = |error| WorkerError::from((reference.to_owned(), error));
+        let reference: Reference = reference.parse().map_err(parse)?;
+        let (id, total) = (digest.to_string(), Some(blob.size));
         let progress = |done| task.transfer(&id, Direction::Pull, done, total);
         let fetched = fetch_into(&self.store, &digest, async |sink| {
-            let blob = &origin.blob;
             self.client.blob(&reference, blob, sink, &progress).await
         });
         Ok(fetched.await??)
@@ -478,8 +526,12 @@ fn parse<T: serde::de::DeserializeOwned>(
         .map_err(|error| WorkerError::image(name, format!("its {what} is malformed: {error}")))
 }
 
-/// Pairs the layers of a manifest with the diff ids of the config.
-fn chain(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Snapshot, WorkerError> {
+/// Pairs the layers of a manifest with the diff ids of the config, and with where they can be had.
+fn chain(
+    (name, origins): (&str, &[String]),
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> Result<Snapshot, WorkerError> {
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         let (n, m) = (manifest.layers.len(), diff_ids.len());
@@ -487,7 +539,7 @@ fn chain(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Snapsh
         return Err(WorkerError::image(name, why));
     }
     let mut layers = Vec::with_capacity(diff_ids.len());
-    for (id, blob) in diff_ids.iter().zip(&manifest.layers) {
+    for ((id, blob), reference) in diff_ids.iter().zip(&manifest.layers).zip(origins) {
         let is_layer = matches!(
             MediaKind::of(&blob.media_type),
             Some(MediaKind::LayerTar | MediaKind::LayerGzip | MediaKind::LayerZstd)
@@ -497,7 +549,7 @@ fn chain(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Snapsh
             return Err(WorkerError::image(name, why));
         }
         let origin = Origin {
-            reference: name.to_owned(),
+            reference: reference.clone(),
             blob: blob.clone(),
         };
         layers.push(SnapshotLayer {

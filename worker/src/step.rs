@@ -202,6 +202,10 @@ impl Job {
         });
         let log = self.store.log_path(&self.key);
         let output = output.finish(&log)?;
+        if let Err(error) = self.store.note_log(&self.key) {
+            // What became of the step matters more.
+            tracing::warn!(%error, "a log counts from the next build on");
+        }
         // The next one who waits for a cache mount need not wait for the layer.
         drop(self.prepared);
         let (exit, devices) = match result {

@@ -397,10 +397,16 @@ impl Build<'_> {
             unpacked.map_err(Failure::user)?;
             return image::image_layer(store, layer).map_err(Failure::user);
         }
+        let repository = promise.cache().place().repository();
+        if let Some(repository) = repository {
+            // An image that is only pushed stays in the store without its blobs.
+            let noted = store.note_origins([&record.blob.digest], &repository.to_string());
+            noted.map_err(Failure::user)?;
+        }
         Ok(ImageLayer::Base {
             descriptor: record.blob.clone(),
             diff_id: record.diff_id,
-            mount_from: promise.cache().place().repository().cloned(),
+            mount_from: repository.cloned(),
         })
     }
 

@@ -193,7 +193,7 @@ fn text_of(usage: &Usage<'_>, verbose: bool, now: i64) -> String {
     if usage.internal > 0 {
         push(
             &mut text,
-            format_args!("Database and logs:\t{}", human(usage.internal)),
+            format_args!("Database and records:\t{}", human(usage.internal)),
         );
     }
     push(

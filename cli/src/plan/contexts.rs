@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use kiln_cache::IgnoreList;
 use kiln_frontend::{NAMED_CONTEXT, NamedContext, git_url};
-use kiln_graph::{Descriptor, Digest, GitSource, HttpSource};
+use kiln_graph::{Descriptor, Digest, GitSource, HttpSource, redacted};
 use kiln_worker::{OciLayout, Snapshot};
 
 use crate::plan::{CONTEXT, read_ignore};
@@ -70,7 +70,7 @@ pub(crate) fn main_context(written: &str, keep_git_dir: bool) -> Result<ContextP
 
 /// Returns the address that a text is; `None` if it is none.
 fn remote_context(written: &str, keep_git_dir: bool) -> Result<Option<ContextPlace>, Failure> {
-    let wrong = |error| Failure::usage(format!("build context `{written}`: {error}"));
+    let wrong = |error| Failure::usage(redacted(&format!("build context `{written}`: {error}")));
     if let Some(url) = git_url(written).map_err(wrong)? {
         let mut source = url.source(keep_git_dir);
         // The build argument adds to the URL, and takes nothing away.
@@ -145,6 +145,7 @@ fn named_place(name: &str, value: &str, keep_git_dir: bool) -> Result<ContextPla
         return Ok(place);
     }
     if value.contains("://") || value.starts_with("target:") {
+        let value = redacted(value);
         let message = format!("--build-context {name}={value}: kiln cannot use this");
         let hint = "give a folder, a Git repository, http(s)://, docker-image:// or oci-layout://";
         return Err(Failure::usage(message).with_hint(hint));

@@ -2,7 +2,7 @@
 
 use kiln_graph::{
     Copy, CopySource, InlineFile, Input, Meta, Mode, ModeChange, Op, Owner, ParseModeError,
-    Principal,
+    Principal, redacted,
 };
 
 use crate::compile::remote::{Place, input_number};
@@ -201,7 +201,8 @@ fn history(
     words.extend(files.parents.then(|| "--parents".to_owned()));
     words.extend(chown.map(|chown| format!("--chown={chown}")));
     words.extend(chmod.map(|chmod| format!("--chmod={chmod}")));
-    words.extend_from_slice(sources);
+    // A history goes wherever the image goes.
+    words.extend(sources.iter().map(|source| redacted(source)));
     let names = files
         .documents
         .iter()

@@ -1,6 +1,6 @@
 //! Names of steps as progress output shows them: `[build 2/5] RUN make`.
 
-use kiln_graph::Platform;
+use kiln_graph::{Platform, redacted};
 
 use crate::env::Env;
 use crate::expand::{Quotes, Rules};
@@ -56,9 +56,10 @@ impl Naming {
         }
     }
 
-    /// Returns the name of an instruction whose words are expanded, and counts it.
+    /// Returns the name of an instruction whose words are expanded, and counts it. Passwords of
+    /// addresses are left out: names are shown, and kept.
     pub(super) fn of_words(&mut self, code: &str, env: &Env) -> String {
-        let text = expanded(Rules::words(self.escape), code, env);
+        let text = redacted(&expanded(Rules::words(self.escape), code, env));
         self.next(&upper_case_name(&text), env)
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Decides what a source is, and what its vertex does. Nothing is fetched here.
 
-use kiln_graph::{Algorithm, CopySource, Digest, GitSource, Graph, HttpSource, Input, Meta, Op};
+use kiln_graph::{
+    Algorithm, CopySource, Digest, GitSource, Graph, HttpSource, Input, Meta, Op, redacted,
+};
 
 use crate::compile::stage::StageBuild;
 use crate::diagnostic::Diagnostic;
@@ -102,13 +104,19 @@ pub(crate) fn place(
     word: &Word,
     checksum: Option<(&str, &Word)>,
 ) -> Result<Place, Diagnostic> {
-    let failed = |error| Diagnostic::error(word.span, format!("`{source}`: {error}"));
+    let failed = |error| {
+        let message = redacted(&format!("`{source}`: {error}"));
+        Diagnostic::error(word.span, message)
+    };
     let url = git_url(source).map_err(failed)?;
     let url = url.filter(|url| !url.is_shorthand);
     let is_web = source.starts_with("http://") || source.starts_with("https://");
     if files.kind == CopyKind::Copy && (url.is_some() || is_web) {
         let what = if url.is_some() { "git ref" } else { "URL" };
-        let message = format!("source can't be a {what} for `COPY`: `{source}`");
+        let message = format!(
+            "source can't be a {what} for `COPY`: `{}`",
+            redacted(source)
+        );
         return Err(Diagnostic::error(word.span, message).with_help("use `ADD`"));
     }
     Ok(match url {
