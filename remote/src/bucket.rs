@@ -148,7 +148,7 @@ impl Bucket {
             }
             let url = action.sign(SIGNED);
             let text = self.get(url, MAX_ANSWER, "list the objects").await?;
-            let page = ListObjectsV2::parse_response(&String::from_utf8_lossy(&text))
+            let page = ListObjectsV2::parse_response(&in_the_usual_namespace(&text))
                 .map_err(|error| RemoteError::unusable(format!("the list of `{self}`"), error))?;
             let names = page.contents.into_iter().filter_map(|object| {
                 let name = object.key.strip_prefix(&prefix)?.to_owned();
@@ -376,6 +376,18 @@ impl Bucket {
     }
 }
 
+/// Returns a list of objects as Amazon's servers write it: some others name another namespace, or
+/// none, and the parser wants the one of S3.
+fn in_the_usual_namespace(list: &[u8]) -> String {
+    const ROOT: &str = "<ListBucketResult";
+    let text = String::from_utf8_lossy(list);
+    let Some((before, rest)) = text.split_once(ROOT) else {
+        return text.into_owned();
+    };
+    let content = rest.split_once('>').map_or(rest, |(_, content)| content);
+    format!("{before}{ROOT} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{content}")
+}
+
 /// Returns what a server says in its own words: code and message of S3's XML.
 fn words(text: &str) -> String {
     let field = |name: &str| {
@@ -392,6 +404,22 @@ fn words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_of_any_namespace_are_read() {
+        let content = "<Name>b</Name><KeyCount>1</KeyCount><MaxKeys>9</MaxKeys>\
+            <IsTruncated>false</IsTruncated><Contents><Key>p/segments/x</Key><ETag>e</ETag>\
+            <LastModified>2026-01-02T03:04:05.000Z</LastModified><Size>1</Size></Contents>\
+            </ListBucketResult>";
+        for root in [
+            "<ListBucketResult>",
+            "<?xml version=\"1.0\"?>\n<ListBucketResult xmlns=\"http://doc.s3.amazonaws.com/2006-03-01/\">",
+        ] {
+            let list = in_the_usual_namespace(format!("{root}{content}").as_bytes());
+            let page = ListObjectsV2::parse_response(&list).unwrap();
+            assert_eq!(page.contents[0].key, "p/segments/x");
+        }
+    }
 
     #[test]
     fn the_servers_own_words_are_found() {

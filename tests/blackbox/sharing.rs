@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::scope;
 
 use crate::support::{
-    Build, Context, Kiln, Lab, Outcome, free_port, output, pull_with_skopeo, text,
+    Build, Context, Kiln, Lab, Outcome, S3, free_port, output, pull_with_skopeo, require_tools, text,
 };
 
 const PROJECT: &str = "ARG BASE\nFROM $BASE AS tools\n\
@@ -363,4 +363,35 @@ fn it_can_be_said_where_a_step_came_from() {
         told.contains(&format!("from the cache {}", dir.path().display())),
         "{told}"
     );
+}
+
+#[test]
+fn a_bucket_is_a_cache_too() {
+    let Some(lab) = Lab::require().filter(|_| require_tools(&S3::TOOLS)) else {
+        return;
+    };
+    let server = S3::start();
+    let bucket = format!("type=s3,bucket=team,name=app,endpoint_url={}", server.url());
+    let keys = "access_key_id=S3RVER,secret_access_key=S3RVER";
+    let place = format!("{bucket},{keys}");
+    let exported = export(&lab, &place);
+    let (outcome, kiln) = import(&lab, &place);
+    outcome.ran(&[]).cached(&STEPS);
+    assert_eq!(id(&kiln), id(&exported));
+    // Who has no key is told so in the server's words, and builds.
+    let stranger = format!("{bucket},access_key_id=S3RVER,secret_access_key=wrong");
+    let (outcome, _) = import(&lab, &stranger);
+    outcome.ran(&STEPS).says(&["WARNING: the cache `s3://team/app/`", "SignatureDoesNotMatch"]);
+    assert!(!outcome.stderr.contains("S3RVER"), "{}", outcome.stderr);
+    // What expires is gone from the bucket but for blobs that are new.
+    let context = project();
+    let again = build(&lab, &kiln, &context).arg("--cache-to");
+    let again = again.arg(format!("{place},max-size=1")).ok();
+    again.says(&["6 steps expired"]);
+    let segments = server.dir().join("team/app/segments");
+    let names = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let objects: Vec<_> = fs::read_dir(segments).unwrap().map(names).collect();
+    let is_object = |name: &&std::ffi::OsString| name.to_string_lossy().ends_with("_object");
+    assert_eq!(objects.iter().filter(is_object).count(), 1, "{objects:?}");
+    import(&lab, &place).0.ran(&STEPS);
 }

@@ -11,6 +11,7 @@ mod peers;
 mod proxy;
 mod random;
 mod registry;
+mod s3;
 mod ssh;
 mod tls;
 mod tree;
@@ -31,6 +32,7 @@ pub(crate) use peers::{buildah, copy_to_registry, pull_with_skopeo, run_bundle, 
 pub(crate) use proxy::{Flow, Proxy};
 pub(crate) use random::{Random, number_from_env};
 pub(crate) use registry::{Registry, free_port, make_base};
+pub(crate) use s3::S3;
 pub(crate) use ssh::{SshAgent, add_programs, make_key};
 pub(crate) use tls::{TlsWeb, make_certificates};
 pub(crate) use tree::Tree;

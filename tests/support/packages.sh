@@ -7,7 +7,7 @@ set -euo pipefail
 # program=package
 build="cc=gcc make=make"
 demo="$build busybox=busybox-static docker-registry=docker-registry skopeo=skopeo newuidmap=uidmap"
-test="$demo c++=g++ umoci=umoci runc=runc buildah=buildah mmdebstrap=mmdebstrap strace=strace zstd=zstd openssl=openssl unshare=util-linux"
+test="$demo c++=g++ umoci=umoci runc=runc buildah=buildah mmdebstrap=mmdebstrap strace=strace zstd=zstd openssl=openssl unshare=util-linux node=nodejs npm=npm"
 bench="$demo buildah=buildah runc=runc"
 
 case ${1-} in
