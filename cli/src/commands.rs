@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod du;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod login;
 pub(crate) mod mounts;
 pub(crate) mod prune;
 pub(crate) mod store;

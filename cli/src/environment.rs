@@ -114,17 +114,29 @@ impl Environment {
         Some(folder.join("kiln/config.toml"))
     }
 
+    /// Returns where Docker's config file is, if there is any place for it.
+    pub(crate) fn docker_config_file(&self) -> Option<PathBuf> {
+        let folder = match (&self.docker_config, &self.home) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(home)) => home.join(".docker"),
+            (None, None) => return None,
+        };
+        Some(folder.join("config.json"))
+    }
+
+    /// Returns true if `DOCKER_AUTH_CONFIG` is in the place of Docker's config file.
+    pub(crate) fn has_auth_config(&self) -> bool {
+        self.auth_config.is_some()
+    }
+
     /// Returns the text of Docker's config file, or of `DOCKER_AUTH_CONFIG`, with its name.
     pub(crate) fn docker_config(&self) -> anyhow::Result<Option<(String, String)>> {
         if let Some(text) = &self.auth_config {
             return Ok(Some(("DOCKER_AUTH_CONFIG".to_owned(), text.clone())));
         }
-        let folder = match (&self.docker_config, &self.home) {
-            (Some(folder), _) => folder.clone(),
-            (None, Some(home)) => home.join(".docker"),
-            (None, None) => return Ok(None),
+        let Some(path) = self.docker_config_file() else {
+            return Ok(None);
         };
-        let path = folder.join("config.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some((path.display().to_string(), text))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -20,6 +20,8 @@ mod local;
 mod mount_args;
 mod plan;
 mod progress;
+mod prompt;
+mod registry_args;
 mod report;
 mod run;
 mod session;

@@ -16,7 +16,7 @@ use crate::args::{
 };
 use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::why::BuildReport;
-use crate::commands::{call, du, images, inspect, mounts, prune, store, why};
+use crate::commands::{call, du, images, inspect, login, mounts, prune, store, why};
 use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::epoch;
@@ -78,9 +78,12 @@ fn start_log(env: &Environment) {
 fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
     // Modes of what we make are what we say.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let privilege = kiln_runtime::enter_user_namespace().map_err(Failure::user)?;
+    let enter = || kiln_runtime::enter_user_namespace().map_err(Failure::user);
+    let open = || open_store(cli.root.clone(), env, &enter()?);
+    let out = &mut io::stdout();
     match &cli.command {
         Command::Build(args) => {
+            let privilege = enter()?;
             let plan = BuildPlan::new(args, env)?;
             let store = open_store(cli.root, env, &privilege)?;
             if let Some(limit) = args.max_cache.or(Configuration::read(env)?.max_cache) {
@@ -88,36 +91,22 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
             }
             build(args, plan, store, env, &privilege)
         }
-        Command::Inspect(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            inspect::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Images(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            images::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Why(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            why::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Du(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            du::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Prune(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            prune::run(args, &store, &mut io::stdout().lock())
-        }
+        Command::Inspect(args) => inspect::run(args, &open()?, out),
+        Command::Images(args) => images::run(args, &open()?, out),
+        Command::Why(args) => why::run(args, &open()?, out),
+        Command::Du(args) => du::run(args, &open()?, out),
+        Command::Prune(args) => prune::run(args, &open()?, out),
         Command::Cache(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
             let CacheCommand::Mounts(args) = &args.command;
-            mounts::run(&args.command, &store, env, &mut io::stdout())
+            mounts::run(&args.command, &open()?, env, out)
         }
         Command::Store(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
             let StoreCommand::Verify(args) = &args.command;
-            store::verify(args, store, &mut io::stdout().lock())
+            store::verify(args, open()?, out)
         }
+        // Outside the user namespace: helpers ask services of the user, who would be root in it.
+        Command::Login(args) => login::login(args, env, out),
+        Command::Logout(args) => login::logout(args, env, out),
     }
 }
 
@@ -134,8 +123,7 @@ fn build(
         .map_err(Failure::user)?;
     // Registries start their connections on the runtime.
     let entered = runtime.enter();
-    let registries = (&args.insecure_registry[..], &args.ca_file[..]);
-    let mut session = Session::new(store, env, privilege, registries)?;
+    let mut session = Session::new(store, env, privilege, &args.registry)?;
     let credentials = plan.settings.credentials.clone();
     session.sources = session.sources.with_credentials(credentials);
     drop(entered);

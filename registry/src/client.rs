@@ -6,15 +6,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-use reqwest::{Client as Http, Url};
+use reqwest::{Client as Http, Method, Url};
 
 use crate::address;
 use crate::config::Config;
 use crate::credentials::Logins;
-use crate::error::RegistryError;
+use crate::error::{Operation, RegistryError};
+use crate::exchange::Call;
 use crate::host::Host;
 use crate::reference::Reference;
+use crate::server::Server;
 use crate::tls::Trust;
+use crate::token::Need;
 
 /// Speaks to registries. Clones share connections, tokens and permits.
 #[derive(Debug, Clone)]
@@ -55,6 +58,21 @@ impl Client {
 
     pub(crate) fn logins(&self) -> &Logins {
         &self.shared.logins
+    }
+
+    /// Shows a server the credentials for it: fails if it does not take them.
+    pub async fn login(&self, server: &Server) -> Result<(), RegistryError> {
+        let host = self.host(address::endpoint(server.host()))?;
+        let operation = Operation::new("log in to", server.host().to_owned(), &host.name);
+        let need = Need {
+            operation: &operation,
+            host: &host,
+            scopes: &[],
+        };
+        let url = host.url("", self.config().connect_timeout).await?;
+        self.call(&Call::new(need, Method::GET, url))
+            .await
+            .map(drop)
     }
 
     /// Returns the host that serves a reference.

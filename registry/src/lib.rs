@@ -31,8 +31,10 @@ mod reference;
 
 mod config;
 mod credentials;
+mod docker_config;
 mod error;
 mod helper;
+mod server;
 
 mod address;
 mod auth;
@@ -54,7 +56,8 @@ mod upload;
 
 pub use crate::client::Client;
 pub use crate::config::Config;
-pub use crate::credentials::{Credentials, CredentialsError};
+pub use crate::credentials::{Credentials, CredentialsError, Password};
+pub use crate::docker_config::{DockerConfig, Kept};
 pub use crate::error::{Operation, RegistryError};
 pub use crate::fetch::{FileAnswer, FileHead, FileRequest, without_credentials};
 pub use crate::manifest::ManifestBytes;
@@ -62,3 +65,4 @@ pub use crate::platform::{PlatformError, choose_manifest};
 pub use crate::pull::BlobSink;
 pub use crate::push::{BlobSource, Pushed};
 pub use crate::reference::{ParseReferenceError, Reference};
+pub use crate::server::Server;

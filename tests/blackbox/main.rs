@@ -33,6 +33,7 @@ mod isolation;
 mod killed;
 mod language;
 mod limits;
+mod login;
 mod memory;
 mod mounts;
 mod ordinary_user;

@@ -1,0 +1,58 @@
+//! What is typed about registries: how they are reached, who one is, what goes there.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_registry::Password;
+
+/// Whom to trust.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TrustArgs {
+    /// Registry that may be plain HTTP or have an unknown certificate
+    #[arg(long, value_name = "HOST")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Certificate authority to trust beside the system's, a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Vec<PathBuf>,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RegistryArgs {
+    /// Whom to trust.
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+/// `kiln login`, with the names of `docker login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// Registry, HOST or HOST:PORT (default: Docker Hub)
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+    /// User name
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) username: Option<String>,
+    /// Password or access token; other users of the machine can see it here
+    #[arg(short, long, value_name = "PASSWORD", value_parser = password)]
+    pub(crate) password: Option<Password>,
+    /// Take the password from standard input
+    #[arg(long, conflicts_with = "password", requires = "username")]
+    pub(crate) password_stdin: bool,
+    /// How the registry is reached.
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+/// `kiln logout`.
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// Registry, HOST or HOST:PORT (default: Docker Hub)
+    #[arg(value_name = "SERVER")]
+    pub(crate) server: Option<String>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap wants parsers that can fail")]
+fn password(text: &str) -> Result<Password, String> {
+    Ok(Password::from(text.to_owned()))
+}
