@@ -15,6 +15,8 @@ pub(crate) struct Environment {
     docker_config: Option<PathBuf>,
     auth_config: Option<String>,
     variables: Vec<(OsString, OsString)>,
+    /// The `registries.conf` to read instead of the usual ones.
+    pub(crate) registries_conf: Option<PathBuf>,
     /// `PATH`, for credential helpers.
     pub(crate) path: OsString,
     /// Colour is not wanted (`NO_COLOR`).
@@ -48,6 +50,7 @@ impl Environment {
             docker_config: folder("DOCKER_CONFIG"),
             auth_config: var_os("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()),
             variables: std::env::vars_os().collect(),
+            registries_conf: folder("CONTAINERS_REGISTRIES_CONF"),
             path: var_os("PATH").unwrap_or_default(),
             no_color: var_os("NO_COLOR").is_some(),
             is_terminal: std::io::stderr().is_terminal() && can_draw,
@@ -112,6 +115,11 @@ impl Environment {
             None => self.home.as_ref()?.join(".config"),
         };
         Some(folder.join("kiln/config.toml"))
+    }
+
+    /// Returns a path in the user's home, if there is one.
+    pub(crate) fn in_home(&self, path: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(path))
     }
 
     /// Returns where Docker's config file is, if there is any place for it.

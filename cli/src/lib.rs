@@ -21,6 +21,7 @@ mod mount_args;
 mod plan;
 mod progress;
 mod prompt;
+mod registries;
 mod registry_args;
 mod report;
 mod run;

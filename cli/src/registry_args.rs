@@ -22,6 +22,10 @@ pub(crate) struct RegistryArgs {
     /// Whom to trust.
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
+    /// Ask another registry first for images of HOST (default: docker.io), HOST=MIRROR[/PATH]; the
+    /// registry itself is asked for what the mirror does not give
+    #[arg(long, value_name = "HOST=MIRROR")]
+    pub(crate) registry_mirror: Vec<String>,
 }
 
 /// `kiln login`, with the names of `docker login`.
@@ -42,6 +46,16 @@ pub(crate) struct LoginArgs {
     /// How the registry is reached.
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
+}
+
+impl LoginArgs {
+    /// Returns how the registry is reached; mirrors have nothing to do with it.
+    pub(crate) fn registry(&self) -> RegistryArgs {
+        RegistryArgs {
+            trust: self.trust.clone(),
+            ..RegistryArgs::default()
+        }
+    }
 }
 
 /// `kiln logout`.

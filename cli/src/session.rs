@@ -11,7 +11,8 @@ use kiln_runtime::{Privilege, PrivilegeKind};
 use kiln_worker::{GitSettings, Images, LazySandbox, Sources};
 
 use crate::environment::Environment;
-use crate::registry_args::{RegistryArgs, TrustArgs};
+use crate::registries::Places;
+use crate::registry_args::RegistryArgs;
 use crate::report::Failure;
 
 // Primary result codes of SQLite (sqlite.org/rescode.html).
@@ -112,18 +113,26 @@ pub(crate) fn credentials_of(env: &Environment) -> Result<Credentials, Failure> 
 }
 
 /// Returns how registries are spoken to with these credentials.
-pub(crate) fn config_of(credentials: Credentials, trust: &TrustArgs) -> Config {
-    Config {
+pub(crate) fn config_of(
+    env: &Environment,
+    credentials: Credentials,
+    args: &RegistryArgs,
+) -> Result<Config, Failure> {
+    let places = Places::read(env, &args.registry_mirror)?;
+    let mut insecure_hosts = args.trust.insecure_registry.clone();
+    insecure_hosts.extend(places.insecure_hosts);
+    Ok(Config {
         credentials,
-        insecure_hosts: trust.insecure_registry.clone(),
-        extra_ca_files: trust.ca_file.clone(),
+        insecure_hosts,
+        registries: places.registries,
+        extra_ca_files: args.trust.ca_file.clone(),
         ..Config::default()
-    }
+    })
 }
 
 /// Returns a client of registries with the user's credentials.
 pub(crate) fn client_of(env: &Environment, args: &RegistryArgs) -> Result<Client, Failure> {
-    let config = config_of(credentials_of(env)?, &args.trust);
+    let config = config_of(env, credentials_of(env)?, args)?;
     Client::new(config).map_err(Failure::user)
 }
 

@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::credentials::Logins;
 use crate::error::{Operation, RegistryError};
 use crate::exchange::Call;
-use crate::host::Host;
+use crate::host::{Host, Role};
+use crate::mirrors::Source;
 use crate::reference::Reference;
 use crate::server::Server;
 use crate::tls::Trust;
@@ -30,8 +31,8 @@ struct Shared {
     config: Config,
     trust: Trust,
     logins: Logins,
-    /// By name as it is connected to.
-    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    /// By name as it is connected to, and what it is there for.
+    hosts: Mutex<HashMap<(String, Role), Arc<Host>>>,
     /// Who uploads what now: see [`Client::upload_lock`].
     uploads: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -75,23 +76,35 @@ impl Client {
             .map(drop)
     }
 
-    /// Returns the host that serves a reference.
+    /// Returns the registry of a reference itself: what is pushed goes there.
     pub(crate) fn host_of(&self, reference: &Reference) -> Result<Arc<Host>, RegistryError> {
-        self.host(address::endpoint(reference.host()))
+        self.host_at(&self.config().registries.target(reference)?)
+    }
+
+    pub(crate) fn host_at(&self, source: &Source) -> Result<Arc<Host>, RegistryError> {
+        let role = Role {
+            is_insecure: source.insecure,
+            is_mirror: source.is_mirror,
+        };
+        self.host_as(address::endpoint(source.reference.host()), role)
     }
 
     pub(crate) fn host(&self, name: &str) -> Result<Arc<Host>, RegistryError> {
+        self.host_as(name, Role::default())
+    }
+
+    fn host_as(&self, name: &str, role: Role) -> Result<Arc<Host>, RegistryError> {
         let mut hosts = self
             .shared
             .hosts
             .lock()
             .expect("no holder of this lock panics");
-        if let Some(host) = hosts.get(name) {
+        let key = (name.to_owned(), role);
+        if let Some(host) = hosts.get(&key) {
             return Ok(host.clone());
         }
-        let host = Arc::new(Host::open(self.config(), &self.shared.trust, name)?);
-        hosts.insert(name.to_owned(), host.clone());
-        Ok(host)
+        let host = Host::open(self.config(), &self.shared.trust, name, role)?;
+        Ok(hosts.entry(key).or_insert(Arc::new(host)).clone())
     }
 
     /// Returns what asks a host for the file at a URL.

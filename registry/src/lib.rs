@@ -14,6 +14,8 @@
 //! ```
 //!
 //! Invariants:
+//! - What is pulled may come from a mirror, under its own name there and with the credentials for the
+//!   host that is asked; it is the same image. What is pushed goes to the registry of its name.
 //! - Bytes that do not have the digest and the size that were asked for never end in `Ok`.
 //! - `Authorization` goes to the registry's own origin, and to the token server that this
 //!   registry's challenge names, over TLS (or as plainly as the registry itself is reached). It is
@@ -34,6 +36,7 @@ mod credentials;
 mod docker_config;
 mod error;
 mod helper;
+mod mirrors;
 mod server;
 
 mod address;
@@ -52,6 +55,7 @@ mod manifest;
 mod platform;
 mod pull;
 mod push;
+mod sources;
 mod upload;
 
 pub use crate::client::Client;
@@ -61,6 +65,7 @@ pub use crate::docker_config::{DockerConfig, Kept};
 pub use crate::error::{Operation, RegistryError};
 pub use crate::fetch::{FileAnswer, FileHead, FileRequest, without_credentials};
 pub use crate::manifest::ManifestBytes;
+pub use crate::mirrors::{Mirror, MirrorPulls, Registries, RegistryRule};
 pub use crate::platform::{PlatformError, choose_manifest};
 pub use crate::pull::BlobSink;
 pub use crate::push::{BlobSource, Pushed};

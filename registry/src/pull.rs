@@ -23,6 +23,7 @@ use crate::manifest::{header_length, is_absent};
 use crate::reference::Reference;
 use crate::retry::{Backoff, Trouble};
 use crate::scope::Scope;
+use crate::sources::blamed_on;
 use crate::token::Need;
 
 /// An attempt that got this far counts as progress, not as a failure.
@@ -59,7 +60,8 @@ struct Transfer<'a> {
 }
 
 impl Client {
-    /// Streams a blob into `sink`, and checks its size and digest before it returns `Ok`.
+    /// Streams a blob into `sink`, and checks its size and digest before it returns `Ok`. Where
+    /// [`RegistryError::is_of_mirror`] it is worth another attempt, with an empty sink.
     /// `progress` is told how many bytes have come.
     pub async fn blob(
         &self,
@@ -68,21 +70,50 @@ impl Client {
         sink: &mut impl BlobSink,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RegistryError> {
-        let host = self.host_of(repository)?;
+        let mut sources = self.sources(repository)?;
+        let (mut there, mut host) = sources.next();
         let mut transfer = Transfer {
             operation: blob_operation("pull blob", repository, descriptor, &host),
-            path: blob_path(repository, descriptor),
+            path: blob_path(&there, descriptor),
             size: descriptor.size,
             done: 0,
             hasher: Hasher::new(descriptor.digest.algorithm()),
             progress,
         };
-        let scopes = [Scope::pull(repository.repository())];
-        let mut backoff = Backoff::new(self.config());
+        let mut mirrors = Vec::new();
         loop {
             let before = transfer.done;
-            match self.blob_attempt(&host, &scopes, &mut transfer, sink).await {
-                Ok(()) => break,
+            let pulled = self.blob_from(&host, &there, &mut transfer, sink).await;
+            if host.role.is_mirror && transfer.done > before {
+                mirrors.push(host);
+            }
+            let Err(error) = pulled else {
+                break;
+            };
+            // What has come stays; the next one goes on where this one stopped.
+            sources.go_on(error)?;
+            (there, host) = sources.next();
+            transfer.operation = blob_operation("pull blob", repository, descriptor, &host);
+            transfer.path = blob_path(&there, descriptor);
+        }
+        let finished = transfer.finish(descriptor.digest, sink).await;
+        finished.map_err(|error| blamed_on(&mirrors, error))
+    }
+
+    /// Streams what is missing of a blob from one host.
+    async fn blob_from(
+        &self,
+        host: &Host,
+        repository: &Reference,
+        transfer: &mut Transfer<'_>,
+        sink: &mut impl BlobSink,
+    ) -> Result<(), RegistryError> {
+        let scopes = [Scope::pull(repository.repository())];
+        let mut backoff = Backoff::at(self.config(), host);
+        loop {
+            let before = transfer.done;
+            match self.blob_attempt(host, &scopes, transfer, sink).await {
+                Ok(()) => return Ok(()),
                 Err(trouble) => {
                     if transfer.done - before >= PROGRESS {
                         backoff.reset();
@@ -91,7 +122,6 @@ impl Client {
                 }
             }
         }
-        transfer.finish(descriptor.digest, sink).await
     }
 
     async fn blob_attempt(

@@ -117,7 +117,10 @@ impl Client {
         let scopes = scope::wanted(need.scopes, bearer.scope.as_deref());
         let request = token_request(realm, bearer.service.as_deref(), &scopes, login.as_ref())
             .map_err(|source| RegistryError::setup("form a token request", source))?;
-        let http = self.host(&name)?.http.clone();
+        let http = match name == need.host.name {
+            true => need.host.http.clone(),
+            false => self.host(&name)?.http.clone(),
+        };
         let response = self.send(&http, request, &operation).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = read_body(response, MAX_BODY, &operation, self.config()).await?;

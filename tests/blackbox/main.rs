@@ -40,6 +40,7 @@ mod ordinary_user;
 mod outputs;
 mod parallel;
 mod peers;
+mod registries;
 mod remote;
 mod screen;
 mod secrets;

@@ -174,12 +174,17 @@ impl Images {
         if let Some(bytes) = self.store.read_blob(&descriptor.digest)? {
             return parse(name, "config", &bytes);
         }
-        let mut sink = Memory(Vec::new());
-        self.client
-            .blob(reference, descriptor, &mut sink, &|_| ())
-            .await?;
-        self.store.put_blob(&sink.0)?;
-        parse(name, "config", &sink.0)
+        let bytes = loop {
+            let mut sink = Memory(Vec::new());
+            let fetched = self.client.blob(reference, descriptor, &mut sink, &|_| ());
+            match fetched.await {
+                Ok(()) => break sink.0,
+                Err(error) if error.is_of_mirror() => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.store.put_blob(&bytes)?;
+        parse(name, "config", &bytes)
     }
 
     /// Makes sure that a layer's blob is in the store.
@@ -196,15 +201,31 @@ impl Images {
         }
         let parse = |error| WorkerError::from((origin.reference.clone(), error));
         let reference: Reference = origin.reference.parse().map_err(parse)?;
+        loop {
+            match self.fetch_from(&reference, &origin.blob, task).await {
+                Err(WorkerError::Registry(error)) if error.is_of_mirror() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Streams a blob from a registry into the store.
+    async fn fetch_from(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        task: &Task,
+    ) -> Result<(), WorkerError> {
+        let digest = blob.digest;
         let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS);
         let writer = self.store.write_blob()?;
         let write = blocking(move || write_chunks(receiver, writer, digest));
-        let (id, total) = (digest.to_string(), Some(origin.blob.size));
+        let (id, total) = (digest.to_string(), Some(blob.size));
         let progress = |done| task.transfer(&id, Direction::Pull, done, total);
         let fetch = async {
             let mut sink = Channel(Some(sender));
             self.client
-                .blob(&reference, &origin.blob, &mut sink, &progress)
+                .blob(reference, blob, &mut sink, &progress)
                 .await
         };
         let (fetched, written) = futures_util::future::join(fetch, write).await;

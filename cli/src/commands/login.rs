@@ -13,7 +13,7 @@ use kiln_registry::{Client, Config, Credentials, DockerConfig, Kept, Password, S
 
 use crate::environment::Environment;
 use crate::prompt::{ask, ask_hidden};
-use crate::registry_args::{LoginArgs, LogoutArgs, TrustArgs};
+use crate::registry_args::{LoginArgs, LogoutArgs};
 use crate::report::{Failure, FailureKind};
 use crate::session::{config_of, credentials_of};
 
@@ -32,16 +32,17 @@ pub(crate) fn login(
     let runtime = runtime()?;
     let _entered = runtime.enter();
     if args.username.is_none() && args.password.is_none() {
-        let known = runtime.block_on(login_as_known(&server, &args.trust, env))?;
+        let known = runtime.block_on(login_as_known(&server, args, env))?;
         if known {
             return writeln!(out, "Login Succeeded").map_err(Failure::user);
         }
     }
     let (user, password) = who(args, &server)?;
     let credentials = Credentials::of(&server, &user, &password);
+    let spoken = config_of(env, credentials, &args.registry())?;
     let mut config = place.read(env)?;
     let kept = runtime.block_on(async {
-        let client = Client::new(config_of(credentials, &args.trust))?;
+        let client = Client::new(spoken)?;
         client.login(&server).await?;
         Ok::<_, anyhow::Error>(config.keep(&server, &user, &password).await?)
     });
@@ -95,10 +96,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Tries what is kept for a server; returns false if nothing is, or the registry does not take it.
 async fn login_as_known(
     server: &Server,
-    trust: &TrustArgs,
+    args: &LoginArgs,
     env: &Environment,
 ) -> Result<bool, Failure> {
-    let config = config_of(credentials_of(env)?, trust);
+    let config = config_of(env, credentials_of(env)?, &args.registry())?;
     let credentials = &config.credentials;
     let has_login = credentials.has(server, config.helper_timeout).await;
     if !has_login.map_err(Failure::user)? {
