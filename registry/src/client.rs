@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
+use kiln_graph::Digest;
 use reqwest::{Client as Http, Method, Url};
 
 use crate::address;
@@ -35,6 +36,8 @@ struct Shared {
     hosts: Mutex<HashMap<(String, Role), Arc<Host>>>,
     /// Who uploads what now: see [`Client::upload_lock`].
     uploads: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// By host and digest: a repository that a blob was pushed to.
+    pushed: Mutex<HashMap<(String, Digest), Reference>>,
 }
 
 impl Client {
@@ -49,6 +52,7 @@ impl Client {
                 logins,
                 hosts: Mutex::default(),
                 uploads: Mutex::default(),
+                pushed: Mutex::default(),
             }),
         })
     }
@@ -115,6 +119,20 @@ impl Client {
     ) -> Result<&'a Http, RegistryError> {
         let Shared { config, trust, .. } = &*self.shared;
         host.http_of_files(config, trust, url).await
+    }
+
+    /// Returns a repository that this client has pushed a blob to.
+    pub(crate) fn pushed_to(&self, host: &str, digest: Digest) -> Option<Reference> {
+        let pushed = self.shared.pushed.lock();
+        let pushed = pushed.expect("no holder of this lock panics");
+        pushed.get(&(host.to_owned(), digest)).cloned()
+    }
+
+    /// Remembers where a blob was pushed to.
+    pub(crate) fn note_pushed(&self, host: &str, digest: Digest, target: &Reference) {
+        let pushed = self.shared.pushed.lock();
+        let mut pushed = pushed.expect("no holder of this lock panics");
+        pushed.insert((host.to_owned(), digest), target.clone());
     }
 
     /// Returns the lock that keeps two tasks from uploading the same blob to the same repository.

@@ -13,11 +13,10 @@ use kiln_graph::{Descriptor, Digest, Hasher};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::error::{Operation, RegistryError};
-use crate::exchange::Call;
+use crate::exchange::{Call, Pieces};
 use crate::host::Host;
 use crate::manifest::{header_length, is_absent};
 use crate::reference::Reference;
@@ -149,22 +148,15 @@ impl Client {
             call.headers.insert(RANGE, range);
         }
         let answer = self.attempt(&call).await?;
-        let mut response = answer.response;
-        let mut skip = transfer.check_head(&response)?;
-        let limit = self.config().idle_timeout;
-        loop {
-            let chunk = match timeout(limit, response.chunk()).await {
-                Ok(chunk) => chunk.map_err(|error| Trouble::transport(&operation, error))?,
-                Err(_) => return Err(Trouble::silence(&operation, limit)),
-            };
-            let Some(mut chunk) = chunk else {
-                return transfer.check_end();
-            };
+        let mut skip = transfer.check_head(&answer.response)?;
+        let mut pieces = Pieces::new(answer.response);
+        while let Some(mut chunk) = pieces.next(&operation, self.config()).await? {
             let n_known = skip.min(length(&chunk));
             skip -= n_known;
             chunk = chunk.split_off(usize::try_from(n_known).expect("not above a length"));
             transfer.take(chunk, sink).await?;
         }
+        transfer.check_end()
     }
 
     /// Returns true if the repository has the blob.

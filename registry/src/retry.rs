@@ -60,6 +60,13 @@ impl Trouble {
         Self::passing(RegistryError::unreachable(operation, error))
     }
 
+    /// Less on a connection than makes sense.
+    pub(crate) fn drip(operation: &Arc<Operation>, n_bytes: usize, limit: Duration) -> Self {
+        let text = format!("it sent {n_bytes} bytes in {} s", limit.as_secs_f32());
+        let error = io::Error::new(io::ErrorKind::TimedOut, text);
+        Self::passing(RegistryError::unreachable(operation, error))
+    }
+
     /// A request that got no answer, or a body that broke off.
     pub(crate) fn transport(operation: &Arc<Operation>, error: reqwest::Error) -> Self {
         let is_connect = error.is_connect();

@@ -207,6 +207,26 @@ async fn mount_asks_for_both_repositories() {
 }
 
 #[tokio::test]
+async fn upload_after_a_refused_mount_needs_no_right_to_the_other_repository() {
+    let fake = Fake::start().await;
+    fake.refuse_mounts();
+    let (bytes, descriptor) = blob(1000);
+    let _tokens = TokenServer::start(&fake, Some("u:p")).await;
+    let client = client_with(&docker_config(&fake.host(), "u:p"));
+    let [target, from] = ["to/x", "from/y"].map(|name| reference(&fake.host(), name));
+    let source = Bytes::from(bytes);
+    let pushed = client.push_blob(&target, &descriptor, source, Some(&from), &|_| {});
+    assert_eq!(pushed.await.unwrap(), Pushed::Uploaded);
+    let log = fake.log();
+    let shown = |method: &str| {
+        let request = log.iter().rfind(|request| request.method == method);
+        request.unwrap().header("authorization").unwrap().to_owned()
+    };
+    assert_eq!(shown("PUT"), shown("HEAD"));
+    assert_ne!(shown("PUT"), shown("POST"));
+}
+
+#[tokio::test]
 async fn token_that_ends_during_a_push_is_replaced() {
     let fake = Fake::start().await;
     let (bytes, descriptor) = blob(1000);
