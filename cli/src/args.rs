@@ -15,7 +15,7 @@ use crate::commands::call::{Call, Method};
 use crate::docker_flags::DockerFlags;
 use crate::duration::duration;
 use crate::mount_args::CacheArgs;
-use crate::registry_args::{LoginArgs, LogoutArgs, RegistryArgs};
+use crate::registry_args::{LoginArgs, LogoutArgs, PushArgs, RegistryArgs};
 use crate::size::size;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Cache(CacheArgs),
     /// Look after the store
     Store(StoreArgs),
+    /// Push images of the local store to the registries of their names
+    Push(PushArgs),
     /// Log in to a registry; the login is kept where Docker keeps it
     Login(LoginArgs),
     /// Log out from a registry

@@ -8,5 +8,6 @@ pub(crate) mod inspect;
 pub(crate) mod login;
 pub(crate) mod mounts;
 pub(crate) mod prune;
+pub(crate) mod push;
 pub(crate) mod store;
 pub(crate) mod why;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_cache::Layer;
+use kiln_cache::{Layer, Store};
 use kiln_exporter::{
     ArchiveFormat, Bundle, Compression, Destination, ExportError, Image, ImageOptions, OutputKind,
     OutputSpec, Progress, export_archive, export_dir, export_layout, export_tar, missing_blobs,
@@ -14,12 +14,13 @@ use kiln_exporter::{
 use kiln_graph::Digest;
 use kiln_registry::Reference;
 use kiln_solver::{Direction, Task, blocking};
-use kiln_worker::{Origin, Snapshot};
+use kiln_worker::{Origin, Snapshot, SnapshotLayer};
 use serde_json::{Value, json};
 
 use crate::commands::build::{Build, Built, is_image};
 use crate::image;
-use crate::report::Failure;
+use crate::report::{Failure, FailureKind};
+use crate::session::Session;
 
 /// What a build gave, for `--iidfile`, `--metadata-file` and `--quiet`.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub(crate) struct Facts {
     /// The keys that buildx writes.
     pub(crate) metadata: Value,
 }
+
+/// Where the blobs of base layers can be fetched, by digest.
+pub(crate) type Origins = HashMap<Digest, Arc<Origin>>;
 
 /// Returns the names that an output pushes to.
 pub(crate) fn push_names<'a>(output: &'a OutputSpec, tags: &'a [Reference]) -> &'a [Reference] {
@@ -70,10 +74,20 @@ pub(crate) async fn export(build: &Build<'_>, built: &[Built]) -> Result<Option<
             bundles.push((output.image.clone(), bundle));
         }
     }
+    let mut not_pushed = None;
     for output in &build.plan.outputs {
         let bundle = bundles.iter().find(|(options, _)| *options == output.image);
         let bundle = bundle.map(|(_, bundle)| bundle);
-        export_one(build, built, output, bundle).await?;
+        match export_one(build, built, output, bundle).await {
+            // The other outputs need no registry.
+            Err(failure) if failure.kind == FailureKind::Push => {
+                not_pushed.get_or_insert(failure);
+            }
+            done => done?,
+        }
+    }
+    if let Some(failure) = not_pushed {
+        return Err(failure);
     }
     Ok(bundles.first().map(|(_, bundle)| facts(build, bundle)))
 }
@@ -163,7 +177,7 @@ async fn export_one(
         (OutputKind::Image, Some(bundle)) if output.push => {
             push(build, built, output, bundle).await
         }
-        (OutputKind::Image, Some(bundle)) => keep(build, output, bundle),
+        (OutputKind::Image, Some(bundle)) => keep(build, built, output, bundle),
         (_, Some(bundle)) => export_image_file(build, output, bundle).await,
         (_, None) => unreachable!("every image output has a bundle"),
     }
@@ -175,60 +189,76 @@ async fn push(
     output: &OutputSpec,
     bundle: &Bundle,
 ) -> Result<(), Failure> {
-    for name in names_of(output, &build.plan.tags) {
+    // Whatever becomes of the push, the image is there.
+    keep(build, built, output, bundle)?;
+    let names = names_of(output, &build.plan.tags);
+    let layers = built.iter().flat_map(|one| &one.assembly.layers);
+    let mut origins = origins_of(layers);
+    for (at, name) in names.iter().enumerate() {
         let task = build
             .reporter
             .task(format!("pushing manifest for {name}"), None);
         task.started();
-        let pushed = push_as(build, built, (bundle, output.push_by_digest), name, &task).await;
-        end(&task, pushed)?;
+        let what = (bundle, output.push_by_digest);
+        let pushed = push_as(build.session, &mut origins, what, name, &task).await;
+        end(&task, pushed).map_err(|failure| match output.push_by_digest {
+            true => failure,
+            false => failure.with_hint(to_finish(&names[at..])),
+        })?;
     }
-    keep(build, output, bundle)
+    Ok(())
+}
+
+fn to_finish(names: &[Reference]) -> String {
+    let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+    let names = names.join(" ");
+    format!("the image is in the local store; `kiln push {names}` sends what is missing")
 }
 
 /// Pushes under one name; a base layer that the registry has nowhere is pulled first.
-async fn push_as(
-    build: &Build<'_>,
-    built: &[Built],
+pub(crate) async fn push_as(
+    session: &Session,
+    origins: &mut Origins,
     (bundle, by_digest): (&Bundle, bool),
     name: &Reference,
     task: &Task,
 ) -> Result<(), Failure> {
-    let (client, store) = (&build.session.client, &build.session.store);
+    let (client, store) = (&session.client, &session.store);
     let (names, progress) = (std::slice::from_ref(name), push_progress(task));
-    let mut origins = base_layers(built);
     loop {
         let pushed = push_bundle(client, store, bundle, names, by_digest, &progress).await;
         match pushed {
             Err(ExportError::Missing { digest }) if origins.contains_key(&digest) => {
                 let origin = origins.remove(&digest).expect("it was looked up");
-                build
-                    .session
-                    .images
-                    .fetch_blob(&origin, task)
-                    .await
-                    .map_err(Failure::user)?;
+                let fetched = session.images.fetch_blob(&origin, task).await;
+                fetched.map_err(|error| Failure::new(FailureKind::Push, error))?;
             }
-            Err(error) => return Err(Failure::user(error)),
+            Err(error) => return Err(Failure::new(FailureKind::Push, error)),
             Ok(_) => return Ok(()),
         }
     }
 }
 
-fn base_layers(built: &[Built]) -> HashMap<Digest, Arc<Origin>> {
-    let layers = built.iter().flat_map(|one| &one.assembly.layers);
+/// Returns where the layers of base images came from.
+pub(crate) fn origins_of<'a>(layers: impl IntoIterator<Item = &'a SnapshotLayer>) -> Origins {
+    let layers = layers.into_iter();
     let origins = layers.filter_map(|layer| layer.origin.clone());
     origins.map(|origin| (origin.blob.digest, origin)).collect()
 }
 
 /// Names the image in the local store.
-fn keep(build: &Build<'_>, output: &OutputSpec, bundle: &Bundle) -> Result<(), Failure> {
+fn keep(
+    build: &Build<'_>,
+    built: &[Built],
+    output: &OutputSpec,
+    bundle: &Bundle,
+) -> Result<(), Failure> {
     let store = &build.session.store;
-    for image in bundle.images() {
-        store.put_blob(&image.config).map_err(Failure::user)?;
-        store.put_blob(&image.manifest).map_err(Failure::user)?;
+    for one in built {
+        let noted = build.session.images.note_origins(&one.assembly.layers);
+        noted.map_err(Failure::user)?;
     }
-    store.put_blob(bundle.root_bytes()).map_err(Failure::user)?;
+    keep_blobs(store, bundle)?;
     for name in names_of(output, &build.plan.tags) {
         let task = build.reporter.task(format!("naming to {name}"), None);
         task.started();
@@ -237,6 +267,16 @@ fn keep(build: &Build<'_>, output: &OutputSpec, bundle: &Bundle) -> Result<(), F
             .map_err(Failure::user)?;
         task.finished();
     }
+    Ok(())
+}
+
+/// Puts configs and manifests into the store.
+pub(crate) fn keep_blobs(store: &Store, bundle: &Bundle) -> Result<(), Failure> {
+    for image in bundle.images() {
+        store.put_blob(&image.config).map_err(Failure::user)?;
+        store.put_blob(&image.manifest).map_err(Failure::user)?;
+    }
+    store.put_blob(bundle.root_bytes()).map_err(Failure::user)?;
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod registry_args;
 mod report;
 mod run;
 mod session;
+mod show;
 mod size;
 mod stop;
 mod writable;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use kiln_registry::Password;
 
+use crate::args::Progress;
+
 /// Whom to trust.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TrustArgs {
@@ -26,6 +28,31 @@ pub(crate) struct RegistryArgs {
     /// registry itself is asked for what the mirror does not give
     #[arg(long, value_name = "HOST=MIRROR")]
     pub(crate) registry_mirror: Vec<String>,
+}
+
+/// `kiln push`, with the names of `docker push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Image of the local store, NAME or NAME:TAG, with all its platforms
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// Push all tags of NAME that are in the local store
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Print only the names that were pushed
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How progress is shown
+    #[arg(
+        long,
+        value_name = "TYPE",
+        env = "BUILDKIT_PROGRESS",
+        default_value = "auto"
+    )]
+    pub(crate) progress: Progress,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 /// `kiln login`, with the names of `docker login`.

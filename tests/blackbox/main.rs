@@ -40,6 +40,7 @@ mod ordinary_user;
 mod outputs;
 mod parallel;
 mod peers;
+mod pushing;
 mod registries;
 mod remote;
 mod screen;

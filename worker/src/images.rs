@@ -92,7 +92,10 @@ impl Images {
             return Err(WorkerError::image(&name, why));
         }
         let config = self.config(reference, &name, &manifest.config).await?;
-        let snapshot = chain(&name, &manifest, &config)?;
+        let snapshot = match self.is_built_here(&name)? {
+            true => Snapshot::of_image(self.stored_layers(reference, &manifest, &config)?),
+            false => chain(&name, &manifest, &config)?,
+        };
         Ok(ResolvedImage {
             reference: name,
             manifest: descriptor.digest,
@@ -128,6 +131,46 @@ impl Images {
             config,
             snapshot,
         })
+    }
+
+    /// Returns the layers of an image that was built here, those of its base with the image that
+    /// they came from: it has their blobs where the store does not.
+    pub fn stored_layers(
+        &self,
+        name: &Reference,
+        manifest: &Manifest,
+        config: &ImageConfig,
+    ) -> Result<Vec<SnapshotLayer>, WorkerError> {
+        let mut layers = chain(&name.to_string(), manifest, config)?.layers();
+        for layer in &mut layers {
+            let Some(origin) = &layer.origin else {
+                continue;
+            };
+            let memo = self.store.memo(&origin_key(&origin.blob.digest))?;
+            if let Some(reference) = memo.and_then(|memo| String::from_utf8(memo).ok()) {
+                let blob = origin.blob.clone();
+                layer.origin = Some(Arc::new(Origin { reference, blob }));
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Notes where the base layers of an image that was built came from.
+    pub fn note_origins(&self, layers: &[SnapshotLayer]) -> Result<(), WorkerError> {
+        for origin in layers.iter().filter_map(|layer| layer.origin.as_ref()) {
+            let (key, reference) = (origin_key(&origin.blob.digest), origin.reference.as_bytes());
+            if self.store.memo(&key)?.as_deref() != Some(reference) {
+                self.store.set_memo(&key, reference)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_built_here(&self, name: &str) -> Result<bool, WorkerError> {
+        let known = self.store.references()?;
+        Ok(known
+            .iter()
+            .any(|image| image.name == name && !image.is_pulled))
     }
 
     async fn top_manifest(
@@ -376,6 +419,13 @@ impl Images {
             .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(flights.entry(digest).or_default())
     }
+}
+
+/// The key of the memo that says which image a blob came from.
+fn origin_key(blob: &Digest) -> Digest {
+    let mut encoder = Encoder::new("origin of");
+    encoder.value(blob);
+    encoder.finish()
 }
 
 /// The id of a layer whose unpacked form depends on what is below.
