@@ -15,6 +15,7 @@ use crate::commands::call::{Call, Method};
 use crate::docker_flags::DockerFlags;
 use crate::duration::duration;
 use crate::mount_args::CacheArgs;
+use crate::registry_args::{LoginArgs, LogoutArgs, PushArgs, RegistryArgs};
 use crate::size::size;
 
 /// Builds container images from Dockerfiles, without a daemon and without root.
@@ -50,6 +51,12 @@ pub(crate) enum Command {
     Cache(CacheArgs),
     /// Look after the store
     Store(StoreArgs),
+    /// Push images of the local store to the registries of their names
+    Push(PushArgs),
+    /// Log in to a registry; the login is kept where Docker keeps it
+    Login(LoginArgs),
+    /// Log out from a registry
+    Logout(LogoutArgs),
 }
 
 /// `kiln build`, with the names of `docker build`.
@@ -187,12 +194,9 @@ pub(crate) struct BuildArgs {
     /// Print the graph instead of building
     #[arg(long, value_name = "WHAT")]
     pub(crate) print: Option<Print>,
-    /// Registry that may be plain HTTP or have an unknown certificate
-    #[arg(long, value_name = "HOST")]
-    pub(crate) insecure_registry: Vec<String>,
-    /// Certificate authority to trust beside the system's, a PEM file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_file: Vec<PathBuf>,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     /// What docker has and kiln has not.
     #[command(flatten)]
     pub(crate) docker: DockerFlags,

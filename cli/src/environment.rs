@@ -15,6 +15,8 @@ pub(crate) struct Environment {
     docker_config: Option<PathBuf>,
     auth_config: Option<String>,
     variables: Vec<(OsString, OsString)>,
+    /// The `registries.conf` to read instead of the usual ones.
+    pub(crate) registries_conf: Option<PathBuf>,
     /// `PATH`, for credential helpers.
     pub(crate) path: OsString,
     /// Colour is not wanted (`NO_COLOR`).
@@ -48,6 +50,7 @@ impl Environment {
             docker_config: folder("DOCKER_CONFIG"),
             auth_config: var_os("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()),
             variables: std::env::vars_os().collect(),
+            registries_conf: folder("CONTAINERS_REGISTRIES_CONF"),
             path: var_os("PATH").unwrap_or_default(),
             no_color: var_os("NO_COLOR").is_some(),
             is_terminal: std::io::stderr().is_terminal() && can_draw,
@@ -114,17 +117,34 @@ impl Environment {
         Some(folder.join("kiln/config.toml"))
     }
 
+    /// Returns a path in the user's home, if there is one.
+    pub(crate) fn in_home(&self, path: &str) -> Option<PathBuf> {
+        self.home.as_ref().map(|home| home.join(path))
+    }
+
+    /// Returns where Docker's config file is, if there is any place for it.
+    pub(crate) fn docker_config_file(&self) -> Option<PathBuf> {
+        let folder = match (&self.docker_config, &self.home) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(home)) => home.join(".docker"),
+            (None, None) => return None,
+        };
+        Some(folder.join("config.json"))
+    }
+
+    /// Returns true if `DOCKER_AUTH_CONFIG` is in the place of Docker's config file.
+    pub(crate) fn has_auth_config(&self) -> bool {
+        self.auth_config.is_some()
+    }
+
     /// Returns the text of Docker's config file, or of `DOCKER_AUTH_CONFIG`, with its name.
     pub(crate) fn docker_config(&self) -> anyhow::Result<Option<(String, String)>> {
         if let Some(text) = &self.auth_config {
             return Ok(Some(("DOCKER_AUTH_CONFIG".to_owned(), text.clone())));
         }
-        let folder = match (&self.docker_config, &self.home) {
-            (Some(folder), _) => folder.clone(),
-            (None, Some(home)) => home.join(".docker"),
-            (None, None) => return Ok(None),
+        let Some(path) = self.docker_config_file() else {
+            return Ok(None);
         };
-        let path = folder.join("config.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some((path.display().to_string(), text))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 
-use kiln_cache::Layer;
+use kiln_cache::{Layer, Store};
 use kiln_exporter::{
     ArchiveFormat, Bundle, Compression, Destination, ExportError, Image, ImageLayer, ImageOptions,
     OutputKind, OutputSpec, Progress, export_archive, export_dir, export_layout, export_tar,
@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use crate::commands::build::{Build, Built, is_image};
 use crate::image;
-use crate::report::Failure;
+use crate::report::{Failure, FailureKind};
+use crate::session::Session;
 
 /// What a build gave, for `--iidfile`, `--metadata-file` and `--quiet`.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub(crate) struct Facts {
     /// The keys that buildx writes.
     pub(crate) metadata: Value,
 }
+
+/// Layers whose blobs can be fetched, by the digest of the blob.
+pub(crate) type LayersByBlob = HashMap<Digest, SnapshotLayer>;
 
 /// Returns the names that an output pushes to.
 pub(crate) fn push_names<'a>(output: &'a OutputSpec, tags: &'a [Reference]) -> &'a [Reference] {
@@ -71,10 +75,20 @@ pub(crate) async fn export(build: &Build<'_>, built: &[Built]) -> Result<Option<
             bundles.push((output.image.clone(), bundle));
         }
     }
+    let mut not_pushed = None;
     for output in &build.plan.outputs {
         let bundle = bundles.iter().find(|(options, _)| *options == output.image);
         let bundle = bundle.map(|(_, bundle)| bundle);
-        export_one(build, built, output, bundle).await?;
+        match export_one(build, built, output, bundle).await {
+            // The other outputs need no registry.
+            Err(failure) if failure.kind == FailureKind::Push => {
+                not_pushed.get_or_insert(failure);
+            }
+            done => done?,
+        }
+    }
+    if let Some(failure) = not_pushed {
+        return Err(failure);
     }
     Ok(bundles.first().map(|(_, bundle)| facts(build, bundle)))
 }
@@ -198,50 +212,65 @@ async fn push(
     output: &OutputSpec,
     bundle: &Bundle,
 ) -> Result<(), Failure> {
-    for name in names_of(output, &build.plan.tags) {
+    // Whatever becomes of the push, the image is there.
+    keep(build, output, bundle)?;
+    let names = names_of(output, &build.plan.tags);
+    let layers = built.iter().flat_map(|one| &one.assembly.layers);
+    let mut layers = layers_by_blob(build.session, layers);
+    for (at, name) in names.iter().enumerate() {
         let task = build
             .reporter
             .task(format!("pushing manifest for {name}"), None);
         task.started();
-        let pushed = push_as(build, built, (bundle, output.push_by_digest), name, &task).await;
-        end(&task, pushed)?;
+        let what = (bundle, output.push_by_digest);
+        let pushed = push_as(build.session, &mut layers, what, name, &task).await;
+        end(&task, pushed).map_err(|failure| match output.push_by_digest {
+            true => failure,
+            false => failure.with_hint(to_finish(&names[at..])),
+        })?;
     }
-    keep(build, output, bundle)
+    Ok(())
+}
+
+fn to_finish(names: &[Reference]) -> String {
+    let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+    let names = names.join(" ");
+    format!("the image is in the local store; `kiln push {names}` sends what is missing")
 }
 
 /// Pushes under one name; a base layer that the registry has nowhere is pulled first.
-async fn push_as(
-    build: &Build<'_>,
-    built: &[Built],
+pub(crate) async fn push_as(
+    session: &Session,
+    layers: &mut LayersByBlob,
     (bundle, by_digest): (&Bundle, bool),
     name: &Reference,
     task: &Task,
 ) -> Result<(), Failure> {
-    let (client, store) = (&build.session.client, &build.session.store);
+    let (client, store) = (&session.client, &session.store);
     let (names, progress) = (std::slice::from_ref(name), push_progress(task));
-    let mut layers = layers_by_blob(build, built);
     loop {
         let pushed = push_bundle(client, store, bundle, names, by_digest, &progress).await;
         match pushed {
             Err(ExportError::Missing { digest }) if layers.contains_key(&digest) => {
                 let layer = layers.remove(&digest).expect("it was looked up");
-                let fetched = build.session.images.fetch(&layer, task).await;
-                fetched.map_err(Failure::user)?;
+                let fetched = session.images.fetch(&layer, task).await;
+                fetched.map_err(|error| Failure::new(FailureKind::Push, error))?;
             }
-            Err(error) => return Err(Failure::user(error)),
+            Err(error) => return Err(Failure::new(FailureKind::Push, error)),
             Ok(_) => return Ok(()),
         }
     }
 }
 
 /// Returns the layers whose blobs are elsewhere: in base images, in shared caches.
-fn layers_by_blob(build: &Build<'_>, built: &[Built]) -> HashMap<Digest, SnapshotLayer> {
-    let images = &build.session.images;
-    let layers = built.iter().flat_map(|one| &one.assembly.layers);
-    let with_blob = layers.filter_map(|layer| {
+pub(crate) fn layers_by_blob<'a>(
+    session: &Session,
+    layers: impl IntoIterator<Item = &'a SnapshotLayer>,
+) -> LayersByBlob {
+    let with_blob = layers.into_iter().filter_map(|layer| {
         let blob = match &layer.origin {
             Some(origin) => origin.blob.digest,
-            None => images.promise(&layer.id)?.record().blob.digest,
+            None => session.images.promise(&layer.id)?.record().blob.digest,
         };
         Some((blob, layer.clone()))
     });
@@ -251,11 +280,7 @@ fn layers_by_blob(build: &Build<'_>, built: &[Built]) -> HashMap<Digest, Snapsho
 /// Names the image in the local store.
 fn keep(build: &Build<'_>, output: &OutputSpec, bundle: &Bundle) -> Result<(), Failure> {
     let store = &build.session.store;
-    for image in bundle.images() {
-        store.put_blob(&image.config).map_err(Failure::user)?;
-        store.put_blob(&image.manifest).map_err(Failure::user)?;
-    }
-    store.put_blob(bundle.root_bytes()).map_err(Failure::user)?;
+    keep_blobs(store, bundle)?;
     for name in names_of(output, &build.plan.tags) {
         let task = build.reporter.task(format!("naming to {name}"), None);
         task.started();
@@ -264,6 +289,16 @@ fn keep(build: &Build<'_>, output: &OutputSpec, bundle: &Bundle) -> Result<(), F
             .map_err(Failure::user)?;
         task.finished();
     }
+    Ok(())
+}
+
+/// Puts configs and manifests into the store.
+pub(crate) fn keep_blobs(store: &Store, bundle: &Bundle) -> Result<(), Failure> {
+    for image in bundle.images() {
+        store.put_blob(&image.config).map_err(Failure::user)?;
+        store.put_blob(&image.manifest).map_err(Failure::user)?;
+    }
+    store.put_blob(bundle.root_bytes()).map_err(Failure::user)?;
     Ok(())
 }
 

@@ -24,12 +24,7 @@ pub(crate) fn find(
     let name: Reference = written
         .parse()
         .map_err(|error| Failure::usage(format!("`{written}`: {error}")))?;
-    let unknown = || {
-        let error = anyhow::anyhow!("there is no image `{name}` in the local store");
-        Failure::user(error).with_hint("`kiln images` lists what is there")
-    };
-    let found = store.reference(&name.to_string()).map_err(Failure::user)?;
-    let mut descriptor = found.ok_or_else(unknown)?;
+    let mut descriptor = find_root(store, &name)?;
     if MediaKind::of(&descriptor.media_type) == Some(MediaKind::Index) {
         let index: Index = read(store, &descriptor)?;
         descriptor = choose_manifest(&index, platform)
@@ -46,14 +41,29 @@ pub(crate) fn find(
     })
 }
 
-fn read<T: serde::de::DeserializeOwned>(
+/// Returns what a name stands for: a manifest, or an index.
+pub(crate) fn find_root(store: &Store, name: &Reference) -> Result<Descriptor, Failure> {
+    let found = store.reference(&name.to_string()).map_err(Failure::user)?;
+    found.ok_or_else(|| {
+        let error = anyhow::anyhow!("there is no image `{name}` in the local store");
+        Failure::user(error).with_hint("`kiln images` lists what is there")
+    })
+}
+
+/// Returns the bytes of a manifest, an index or a config.
+pub(crate) fn read_bytes(store: &Store, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+    let digest = descriptor.digest;
+    let bytes = store.read_blob(&digest).map_err(Failure::user)?;
+    bytes.ok_or_else(|| Failure::user(anyhow::anyhow!("blob {digest} is not in the local store")))
+}
+
+/// Returns what a manifest, an index or a config says.
+pub(crate) fn read<T: serde::de::DeserializeOwned>(
     store: &Store,
     descriptor: &Descriptor,
 ) -> Result<T, Failure> {
     let digest = descriptor.digest;
-    let bytes = store.read_blob(&digest).map_err(Failure::user)?;
-    let missing = || Failure::user(anyhow::anyhow!("blob {digest} is not in the local store"));
-    serde_json::from_slice(&bytes.ok_or_else(missing)?).map_err(|error| {
+    serde_json::from_slice(&read_bytes(store, descriptor)?).map_err(|error| {
         Failure::user(anyhow::Error::new(error).context(format!("blob {digest} is malformed")))
     })
 }

@@ -1,10 +1,9 @@
 //! What is typed after `kiln cache`.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 
 use crate::args::TextOrJson;
+use crate::registry_args::RegistryArgs;
 
 /// `kiln cache`.
 #[derive(Debug, Args)]
@@ -88,15 +87,4 @@ pub(crate) struct MountsImportArgs {
     /// How the registry is reached.
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
-}
-
-/// How registries are reached, as in `kiln build`.
-#[derive(Debug, Args)]
-pub(crate) struct RegistryArgs {
-    /// Registry that may be plain HTTP or have an unknown certificate
-    #[arg(long, value_name = "HOST")]
-    pub(crate) insecure_registry: Vec<String>,
-    /// Certificate authority to trust beside the system's, a PEM file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_file: Vec<PathBuf>,
 }

@@ -27,6 +27,8 @@ pub(crate) enum FailureKind {
     Usage,
     /// A step of the build failed.
     Step,
+    /// The image is there, and a registry did not take it.
+    Push,
     /// Stopped by a signal, this one.
     Stopped(u8),
     /// A check found something, and has told it.
@@ -79,12 +81,13 @@ impl Failure {
         self.with_excerpt(lines)
     }
 
-    /// Returns the exit code: user 1, usage 2, step 3, stopped 128 + signal.
+    /// Returns the exit code: user 1, usage 2, step 3, push 4, stopped 128 + signal.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {
             FailureKind::User | FailureKind::Findings => 1,
             FailureKind::Usage => 2,
             FailureKind::Step => 3,
+            FailureKind::Push => 4,
             FailureKind::Stopped(signal) => 128 + signal,
         })
     }

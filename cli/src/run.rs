@@ -1,15 +1,11 @@
 //! From `main` to a command and back to an exit code.
 
 use std::io::{self, Write as _};
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use kiln_cache::Store;
 use kiln_runtime::Privilege;
-use kiln_solver::{Reporter, blocking};
 
 use crate::args::{
     BuildArgs, Cli, Command, Diagnostics, Print, Progress, StoreCommand, TextOrJson,
@@ -17,7 +13,7 @@ use crate::args::{
 use crate::commands::build::caching::Caches;
 use crate::commands::build::{Build, Built, Prepared};
 use crate::commands::why::BuildReport;
-use crate::commands::{call, du, images, inspect, mounts, prune, store, why};
+use crate::commands::{call, du, images, inspect, login, mounts, prune, push, store, why};
 use crate::config::Configuration;
 use crate::environment::Environment;
 use crate::epoch;
@@ -25,13 +21,11 @@ use crate::export::{Facts, export, facts_alone};
 use crate::fetch::fetch;
 use crate::mount_args::CacheCommand;
 use crate::plan::BuildPlan;
-use crate::progress::{Mode, TerminalSize, drive};
+use crate::progress::Mode;
 use crate::report::{Failure, FailureKind};
 use crate::session::{Session, open_store, open_store_with, with_store_hint};
+use crate::show::{PATIENCE, mode_of, with_progress};
 use crate::stop::until_stopped;
-
-/// How long a build that was stopped waits for work that cannot be stopped.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -79,9 +73,12 @@ fn start_log(env: &Environment) {
 fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
     // Modes of what we make are what we say.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let privilege = kiln_runtime::enter_user_namespace().map_err(Failure::user)?;
+    let enter = || kiln_runtime::enter_user_namespace().map_err(Failure::user);
+    let open = || open_store(cli.root.clone(), env, &enter()?);
+    let out = &mut io::stdout();
     match &cli.command {
         Command::Build(args) => {
+            let privilege = enter()?;
             let plan = BuildPlan::new(args, env)?;
             let store = open_store(cli.root, env, &privilege)?;
             if let Some(limit) = args.max_cache.or(Configuration::read(env)?.max_cache) {
@@ -89,36 +86,31 @@ fn run(cli: Cli, env: &Environment) -> Result<(), Failure> {
             }
             build(args, plan, store, env, &privilege)
         }
-        Command::Inspect(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            inspect::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Images(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            images::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Why(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            why::run(args, &store, &mut io::stdout().lock())
-        }
-        Command::Du(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
-            du::run(args, &store, &mut io::stdout().lock())
-        }
+        Command::Inspect(args) => inspect::run(args, &open()?, out),
+        Command::Images(args) => images::run(args, &open()?, out),
+        Command::Why(args) => why::run(args, &open()?, out),
+        Command::Du(args) => du::run(args, &open()?, out),
         Command::Prune(args) => {
+            let privilege = enter()?;
             let store = open_store_with(Store::open_to_make_room, cli.root, env, &privilege)?;
-            prune::run(args, &store, &mut io::stdout().lock())
+            prune::run(args, &store, out)
         }
         Command::Cache(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
             let CacheCommand::Mounts(args) = &args.command;
-            mounts::run(&args.command, &store, env, &mut io::stdout())
+            mounts::run(&args.command, &open()?, env, out)
         }
         Command::Store(args) => {
-            let store = open_store(cli.root, env, &privilege)?;
             let StoreCommand::Verify(args) = &args.command;
-            store::verify(args, store, &mut io::stdout().lock())
+            store::verify(args, open()?, out)
         }
+        Command::Push(args) => {
+            let privilege = enter()?;
+            let store = open_store(cli.root, env, &privilege)?;
+            push::run(args, store, env, &privilege, out)
+        }
+        // Outside the user namespace: helpers ask services of the user, who would be root in it.
+        Command::Login(args) => login::login(args, env, out),
+        Command::Logout(args) => login::logout(args, env, out),
     }
 }
 
@@ -135,8 +127,7 @@ fn build(
         .map_err(Failure::user)?;
     // Registries start their connections on the runtime.
     let entered = runtime.enter();
-    let registries = (&args.insecure_registry[..], &args.ca_file[..]);
-    let mut session = Session::new(store, env, privilege, registries)?;
+    let mut session = Session::new(store, env, privilege, &args.registry)?;
     let credentials = plan.settings.credentials.clone();
     session.sources = session.sources.with_credentials(credentials);
     drop(entered);
@@ -159,7 +150,7 @@ fn build(
     Ok(())
 }
 
-/// Builds, and shows progress on a thread of its own.
+/// Builds, and shows progress beside it.
 async fn build_and_show(
     args: &BuildArgs,
     plan: BuildPlan,
@@ -168,66 +159,32 @@ async fn build_and_show(
     privilege: &Privilege,
 ) -> Result<Option<Facts>, Failure> {
     let color = env.is_terminal && !env.no_color;
-    let (reporter, events) = match mode_of(args, env) {
-        Some(mode) => {
-            let (reporter, events) = Reporter::new();
-            (reporter, Some((mode, events)))
-        }
-        None => (Reporter::silent(), None),
-    };
-    let shown = async {
-        if let Some((mode, events)) = events {
-            // Nobody looks any more when standard error is closed; the build goes on.
-            let _unseen = blocking(move || drive(events, mode, io::stderr(), terminal_size)).await;
-        }
-    };
     let report = Mutex::new(BuildReport {
         origin: plan.reuse.origin.clone(),
         tags: plan.tags.iter().map(ToString::to_string).collect(),
         steps: Vec::new(),
     });
-    let built = async {
+    let kept = &report;
+    let result = with_progress(mode_of_build(args, env), |reporter| async move {
         for warning in &privilege.warnings {
             reporter.warn(warning.as_str());
         }
-        let result = until_stopped(async {
+        until_stopped(async {
             let context = plan.contexts[0].1.clone();
             let mut plan = fetch(plan, session, &reporter).await?;
             let told = (&reporter, color, args.diagnostics);
-            let epoch =
-                epoch::resolved(&Build::new(&plan, session, told, &report), &context).await?;
+            let epoch = epoch::resolved(&Build::new(&plan, session, told, kept), &context).await?;
             let epoch = epoch.map(|value| ("SOURCE_DATE_EPOCH".to_owned(), value));
             plan.options.build_args.extend(epoch);
-            let build = Build::new(&plan, session, told, &report);
+            let build = Build::new(&plan, session, told, kept);
             build_all(args, &build).await
         })
-        .await;
-        // The last sender: what shows progress ends with it.
-        drop(reporter);
-        result
-    };
-    let (mut shown, mut built) = (pin!(shown), pin!(built));
-    let result = match select(shown.as_mut(), built.as_mut()).await {
-        Either::Left(((), built)) => built.await,
-        Either::Right((result, shown)) => {
-            let _late = tokio::time::timeout(patience_after(&result), shown).await;
-            result
-        }
-    };
-    let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        .await
+    })
+    .await;
+    let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     tell(args, &session.store, &report)?;
     result
-}
-
-/// How long the end of a build waits for the last progress to be shown: not long when stopped.
-fn patience_after<T>(result: &Result<T, Failure>) -> Duration {
-    match result {
-        Err(Failure {
-            kind: FailureKind::Stopped(_),
-            ..
-        }) => PATIENCE,
-        _ => Duration::MAX,
-    }
 }
 
 async fn build_all(args: &BuildArgs, build: &Build<'_>) -> Result<Option<Facts>, Failure> {
@@ -352,32 +309,13 @@ fn print_graphs(print: Print, prepared: &[Prepared]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mode_of(args: &BuildArgs, env: &Environment) -> Option<Mode> {
+fn mode_of_build(args: &BuildArgs, env: &Environment) -> Option<Mode> {
     if args.quiet {
         return None;
     }
     match args.progress {
-        Progress::Quiet => None,
-        Progress::Plain => Some(Mode::Plain),
-        Progress::Rawjson => Some(Mode::RawJson),
         // A picture that is drawn again and again would hide them.
         Progress::Auto if args.diagnostics == Diagnostics::Json => Some(Mode::Plain),
-        Progress::Auto if !env.is_terminal => Some(Mode::Plain),
-        Progress::Auto | Progress::Tty => Some(Mode::Tty {
-            color: !env.no_color,
-        }),
-    }
-}
-
-fn terminal_size() -> TerminalSize {
-    match rustix::termios::tcgetwinsize(io::stderr()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => TerminalSize {
-            columns: size.ws_col.into(),
-            rows: size.ws_row.into(),
-        },
-        _ => TerminalSize {
-            columns: 80,
-            rows: 24,
-        },
+        progress => mode_of(progress, env),
     }
 }

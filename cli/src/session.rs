@@ -11,6 +11,8 @@ use kiln_runtime::{Privilege, PrivilegeKind};
 use kiln_worker::{GitSettings, Images, LazySandbox, Sources};
 
 use crate::environment::Environment;
+use crate::registries::Places;
+use crate::registry_args::RegistryArgs;
 use crate::report::Failure;
 
 // Primary result codes of SQLite (sqlite.org/rescode.html).
@@ -111,23 +113,38 @@ pub(crate) fn with_store_hint(failure: Failure) -> Failure {
     }
 }
 
-/// Returns a client of registries with the user's credentials; some hosts need not be known.
-pub(crate) fn client_of(
-    env: &Environment,
-    (insecure_hosts, ca_files): (&[String], &[PathBuf]),
-) -> Result<Client, Failure> {
+/// Returns the user's credentials, with their helpers.
+pub(crate) fn credentials_of(env: &Environment) -> Result<Credentials, Failure> {
     let credentials = match env.docker_config().map_err(Failure::user)? {
         None => Credentials::default(),
         Some((name, text)) => Credentials::parse(&text)
             .with_context(|| format!("cannot use the credentials in `{name}`"))
             .map_err(Failure::user)?,
     };
-    let config = Config {
-        credentials: credentials.with_helper_path(env.path.clone()),
-        insecure_hosts: insecure_hosts.to_vec(),
-        extra_ca_files: ca_files.to_vec(),
+    Ok(credentials.with_helper_path(env.path.clone()))
+}
+
+/// Returns how registries are spoken to with these credentials.
+pub(crate) fn config_of(
+    env: &Environment,
+    credentials: Credentials,
+    args: &RegistryArgs,
+) -> Result<Config, Failure> {
+    let places = Places::read(env, &args.registry_mirror)?;
+    let mut insecure_hosts = args.trust.insecure_registry.clone();
+    insecure_hosts.extend(places.insecure_hosts);
+    Ok(Config {
+        credentials,
+        insecure_hosts,
+        registries: places.registries,
+        extra_ca_files: args.trust.ca_file.clone(),
         ..Config::default()
-    };
+    })
+}
+
+/// Returns a client of registries with the user's credentials.
+pub(crate) fn client_of(env: &Environment, args: &RegistryArgs) -> Result<Client, Failure> {
+    let config = config_of(env, credentials_of(env)?, args)?;
     Client::new(config).map_err(Failure::user)
 }
 
@@ -147,7 +164,7 @@ impl Session {
         store: Store,
         env: &Environment,
         privilege: &Privilege,
-        registries: (&[String], &[PathBuf]),
+        registries: &RegistryArgs,
     ) -> Result<Self, Failure> {
         let client = client_of(env, registries)?;
         let git = GitSettings {

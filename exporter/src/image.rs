@@ -200,6 +200,25 @@ impl Bundle {
         })
     }
 
+    /// Bundles what is complete already.
+    pub(crate) fn of_parts(
+        images: Vec<PreparedImage>,
+        index: Option<(Descriptor, Vec<u8>)>,
+    ) -> Result<Self, ExportError> {
+        let Some(first) = images.first() else {
+            return Err(ExportError::refused("there is no image to push"));
+        };
+        let (root, index) = match index {
+            Some((root, bytes)) => (root, Some(bytes)),
+            None => (first.descriptor.clone(), None),
+        };
+        Ok(Self {
+            images,
+            index,
+            root,
+        })
+    }
+
     /// Returns the images, in the order given.
     pub fn images(&self) -> &[PreparedImage] {
         &self.images
@@ -246,11 +265,11 @@ impl Bundle {
     }
 }
 
-fn describe(media_type: &str, bytes: &[u8]) -> Descriptor {
+pub(crate) fn describe(media_type: &str, bytes: &[u8]) -> Descriptor {
     Descriptor::new(media_type, Digest::sha256(bytes), bytes.len() as u64)
 }
 
-fn unwritable(error: serde_json::Error) -> ExportError {
+pub(crate) fn unwritable(error: serde_json::Error) -> ExportError {
     ExportError::write("the image's metadata")(error.into())
 }
 

@@ -42,6 +42,7 @@ mod destination;
 mod directory;
 mod layout;
 mod push;
+mod stored;
 
 mod mounts;
 
@@ -61,5 +62,6 @@ pub use crate::mounts::{
 };
 pub use crate::push::{Progress, StoredBlob, push_bundle, push_layer};
 pub use crate::spec::{OutputKind, OutputSpec, SpecError};
+pub use crate::stored::{StoredImage, prepare_stored};
 pub use crate::tar::{LayerTarWriter, write_layer_tar};
 pub use crate::tree_tar::export_tar;

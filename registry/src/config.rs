@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::credentials::Credentials;
+use crate::mirrors::Registries;
 
 /// How to speak to registries.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Config {
     /// without verifying it and falls back to plain HTTP, `http://host` uses plain HTTP,
     /// `https://host` uses TLS without verifying it.
     pub insecure_hosts: Vec<String>,
+    /// Which registries have mirrors, are elsewhere, or are not to be used.
+    pub registries: Registries,
     /// PEM files of certificate authorities to trust beside the system's. If there are any, a
     /// loopback host is asked first whether it speaks TLS, which then is verified.
     pub extra_ca_files: Vec<PathBuf>,
@@ -45,6 +48,7 @@ impl Default for Config {
         Self {
             credentials: Credentials::default(),
             insecure_hosts: Vec::new(),
+            registries: Registries::default(),
             extra_ca_files: Vec::new(),
             certs_dirs: ["/etc/docker/certs.d", "/etc/containers/certs.d"]
                 .map(PathBuf::from)

@@ -15,11 +15,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 
 use crate::helper::{Helper, HelperAnswer};
+use crate::server::{HUB_KEY, HUB_NAMES, Server, canonical, split_key};
 
-/// The names under which Docker Hub's credentials may be kept.
-const HUB_NAMES: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-/// The name that helpers know Docker Hub by.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The user name by which a helper says that its secret is an identity token.
 const TOKEN_USER: &str = "<token>";
 
@@ -55,6 +52,29 @@ pub enum CredentialsError {
         /// What it said, or how it ended.
         reason: String,
     },
+}
+
+/// A password that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// Returns the password itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
 }
 
 /// What proves who one is.
@@ -113,19 +133,38 @@ impl Credentials {
         for (key, entry) in file.auths.unwrap_or_default() {
             if let Some(login) = entry.login(&key)? {
                 let (host, path) = split_key(&key);
+                let (host, path) = (canonical(host), path.to_owned());
                 inline.push(Inline { host, path, login });
             }
         }
         let helpers = file.cred_helpers.unwrap_or_default();
         let helpers = helpers
             .into_iter()
-            .map(|(key, name)| (split_key(&key).0, name));
+            .map(|(key, name)| (canonical(split_key(&key).0), name));
         Ok(Self {
             inline,
             helpers: helpers.collect(),
             store: file.creds_store.filter(|name| !name.is_empty()),
             helper_path: None,
         })
+    }
+
+    /// Returns the password of one user at one server.
+    pub fn of(server: &Server, user: &str, password: &Password) -> Self {
+        let login = Login::Password {
+            user: user.to_owned(),
+            password: password.expose().to_owned(),
+        };
+        let (host, path) = (server.host().to_owned(), String::new());
+        Self {
+            inline: vec![Inline { host, path, login }],
+            ..Self::default()
+        }
+    }
+
+    /// Returns true if there is a login for a server; asks its helper, if it has one.
+    pub async fn has(&self, server: &Server, timeout: Duration) -> Result<bool, CredentialsError> {
+        Ok(self.for_host(server.host(), timeout).await?.is_some())
     }
 
     /// Sets the `PATH` that helpers are looked up in and run with; else it is the process's.
@@ -177,9 +216,9 @@ impl Credentials {
         host: &str,
         timeout: Duration,
     ) -> Result<Option<Login>, CredentialsError> {
-        let server = if host == HUB_NAMES[0] { HUB_KEY } else { host };
+        let key = if host == HUB_NAMES[0] { HUB_KEY } else { host };
         let helper = Helper::new(name, self.helper_path.as_deref())?;
-        let answer = helper.get(server, timeout).await?;
+        let answer = helper.get(key, timeout).await?;
         Ok(answer.map(|HelperAnswer { username, secret }| {
             if username == TOKEN_USER {
                 return Login::Identity(secret);
@@ -221,33 +260,6 @@ fn decode(auth: &str) -> Option<(String, String)> {
     // Old versions of Docker ended the text with a NUL.
     let password = password.trim_end_matches('\0');
     Some((user.to_owned(), password.to_owned()))
-}
-
-/// Splits a key of `auths` into host and path. A URL stands for its whole host, as in Docker.
-fn split_key(key: &str) -> (String, String) {
-    let bare = key
-        .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"));
-    let is_url = bare.is_some();
-    let (host, path) = match bare.unwrap_or(key).split_once('/') {
-        Some((host, path)) => (host, path.trim_end_matches('/')),
-        None => (bare.unwrap_or(key), ""),
-    };
-    let path = if is_url || matches!(path, "v1" | "v2") {
-        ""
-    } else {
-        path
-    };
-    (canonical(host), path.to_owned())
-}
-
-fn canonical(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
-    if HUB_NAMES.contains(&host.as_str()) {
-        HUB_NAMES[0].to_owned()
-    } else {
-        host
-    }
 }
 
 /// Shares credentials between the hosts of a client, and remembers what helpers said.

@@ -25,6 +25,8 @@ pub struct Operation {
     pub subject: String,
     /// The host that answered or did not: the registry, or its token server.
     pub host: String,
+    /// The host is a mirror of the registry.
+    pub is_at_mirror: bool,
 }
 
 impl fmt::Display for Operation {
@@ -40,11 +42,20 @@ impl Operation {
             action,
             subject,
             host,
+            is_at_mirror: false,
         })
     }
 
     pub(crate) fn at(&self, host: &str) -> Arc<Self> {
         Self::new(self.action, self.subject.clone(), host)
+    }
+
+    pub(crate) fn at_mirror(&self, host: &str) -> Arc<Self> {
+        Arc::new(Self {
+            host: host.to_owned(),
+            is_at_mirror: true,
+            ..self.clone()
+        })
     }
 }
 
@@ -136,6 +147,11 @@ impl RegistryError {
             what: what.into(),
             source: source.into(),
         }
+    }
+
+    /// Returns true if bytes of a mirror were wrong: it is not asked again, others may do better.
+    pub fn is_of_mirror(&self) -> bool {
+        matches!(self, Self::WrongDigest { operation, .. } if operation.is_at_mirror)
     }
 
     pub(crate) fn unreachable(operation: &Arc<Operation>, source: impl Into<BoxError>) -> Self {

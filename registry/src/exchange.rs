@@ -3,6 +3,7 @@
 //! The only place that decides where an `Authorization` header goes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
@@ -22,6 +23,8 @@ use crate::token::Need;
 
 const MAX_REDIRECTS: usize = 10;
 const MAX_ERROR_BODY: usize = 64 << 10;
+/// What has to come in the time that a connection may be silent.
+const MIN_BYTES: usize = 4096;
 
 /// A request that can be sent more than once.
 #[derive(Debug)]
@@ -222,27 +225,63 @@ pub(crate) async fn permit(host: &Host) -> SemaphorePermit<'_> {
     permit.expect("the semaphore is never closed")
 }
 
+/// The body of an answer, piece by piece. A connection that only drips is as bad as a silent one.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    response: Response,
+    /// How long was waited for how many bytes, since the pace was last right.
+    waited: Duration,
+    n_bytes: usize,
+}
+
+impl Pieces {
+    pub(crate) fn new(response: Response) -> Self {
+        Self {
+            response,
+            waited: Duration::ZERO,
+            n_bytes: 0,
+        }
+    }
+
+    /// Returns the next bytes; `None` at the end.
+    pub(crate) async fn next(
+        &mut self,
+        operation: &Arc<Operation>,
+        config: &Config,
+    ) -> Result<Option<Bytes>, Trouble> {
+        let (limit, start) = (config.idle_timeout, Instant::now());
+        let chunk = match timeout(limit, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| Trouble::transport(operation, error))?,
+            Err(_) => return Err(Trouble::silence(operation, limit)),
+        };
+        self.waited += start.elapsed();
+        self.n_bytes += chunk.as_ref().map_or(0, Bytes::len);
+        if self.waited > limit {
+            if self.n_bytes < MIN_BYTES && chunk.is_some() {
+                return Err(Trouble::drip(operation, self.n_bytes, limit));
+            }
+            (self.waited, self.n_bytes) = (Duration::ZERO, 0);
+        }
+        Ok(chunk)
+    }
+}
+
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read_body(
-    mut response: Response,
+    response: Response,
     limit: usize,
     operation: &Arc<Operation>,
     config: &Config,
 ) -> Result<Vec<u8>, Trouble> {
     let status = response.status();
+    let mut pieces = Pieces::new(response);
     let mut body = Vec::new();
-    loop {
-        let chunk = match timeout(config.idle_timeout, response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| Trouble::transport(operation, error))?,
-            Err(_) => return Err(Trouble::silence(operation, config.idle_timeout)),
-        };
-        let Some(chunk) = chunk else {
-            return Ok(body);
-        };
+    while let Some(chunk) = pieces.next(operation, config).await? {
         if body.len() + chunk.len() > limit {
             let text = format!("it is longer than {limit} bytes");
             return Err(RegistryError::unusable(operation, status, text).into());
         }
         body.extend_from_slice(&chunk);
     }
+    Ok(body)
 }

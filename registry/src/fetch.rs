@@ -12,12 +12,11 @@ use reqwest::header::{
     HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LOCATION,
 };
 use reqwest::{Method, Request, Response, StatusCode, Url};
-use tokio::time::timeout;
 
 use crate::address;
 use crate::client::Client;
 use crate::error::{Operation, RegistryError};
-use crate::exchange::{permit, read_body};
+use crate::exchange::{Pieces, permit, read_body};
 use crate::host::may_be_plain;
 use crate::manifest::header_length;
 use crate::pull::BlobSink;
@@ -121,18 +120,15 @@ impl Client {
     ) -> Result<(), RegistryError> {
         let FileAnswer {
             operation,
-            mut response,
+            response,
             ..
         } = answer;
-        let limit = self.config().idle_timeout;
+        let mut pieces = Pieces::new(response);
         let mut done = 0;
         loop {
-            let chunk = match timeout(limit, response.chunk()).await {
-                Ok(chunk) => chunk.map_err(|e| Trouble::transport(&operation, e).into_error())?,
-                Err(_) => return Err(Trouble::silence(&operation, limit).into_error()),
-            };
+            let chunk = pieces.next(&operation, self.config()).await;
             let local = |source| RegistryError::local(&operation, source);
-            let Some(chunk) = chunk else {
+            let Some(chunk) = chunk.map_err(Trouble::into_error)? else {
                 return sink.finish().await.map_err(local);
             };
             done += chunk.len() as u64;

@@ -3,6 +3,7 @@
 //! A host lives as long as its client. It sends nothing by itself, but for the probe that finds
 //! out whether a host speaks TLS: a request that shows nothing of the caller.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use reqwest::{Client as Http, ClientBuilder, Url, redirect};
@@ -29,6 +30,15 @@ pub(crate) enum Security {
     VerifiedOrPlain,
 }
 
+/// What a host is there for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Role {
+    /// A rule says that it needs no trusted certificate.
+    pub(crate) is_insecure: bool,
+    /// Others have what it has: it is not waited for as long.
+    pub(crate) is_mirror: bool,
+}
+
 /// One registry, or one host that a registry sends us to.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -36,6 +46,11 @@ pub(crate) struct Host {
     pub(crate) http: Http,
     pub(crate) permits: Semaphore,
     pub(crate) auth: Auth,
+    pub(crate) role: Role,
+    /// A mirror that is not asked any more.
+    pub(crate) is_given_up: AtomicBool,
+    /// A mirror's failure was told.
+    pub(crate) is_told: AtomicBool,
     security: Security,
     base: OnceCell<Url>,
     /// Made when a file is asked for over TLS and `http` would not look at certificates.
@@ -43,9 +58,17 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn open(config: &Config, trust: &Trust, name: &str) -> Result<Self, RegistryError> {
+    pub(crate) fn open(
+        config: &Config,
+        trust: &Trust,
+        name: &str,
+        role: Role,
+    ) -> Result<Self, RegistryError> {
         let certs = HostCerts::open(&config.certs_dirs, name)?;
-        let security = security(config, name, certs.is_some());
+        let security = match role.is_insecure && said_of(config, name).is_none() {
+            true => Security::Either,
+            false => security(config, name, certs.is_some()),
+        };
         let builder = builder(config, name);
         let builder = match security {
             Security::Verified | Security::VerifiedOrPlain => {
@@ -59,6 +82,9 @@ impl Host {
             http: build(builder, name)?,
             permits: Semaphore::new(config.concurrency.max(1)),
             auth: Auth::default(),
+            role,
+            is_given_up: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
             security,
             base: OnceCell::new(),
             verifying: OnceCell::new(),

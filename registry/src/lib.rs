@@ -14,6 +14,8 @@
 //! ```
 //!
 //! Invariants:
+//! - What is pulled may come from a mirror, under its own name there and with the credentials for the
+//!   host that is asked; it is the same image. What is pushed goes to the registry of its name.
 //! - Bytes that do not have the digest and the size that were asked for never end in `Ok`.
 //! - `Authorization` goes to the registry's own origin, and to the token server that this
 //!   registry's challenge names, over TLS (or as plainly as the registry itself is reached). It is
@@ -31,8 +33,11 @@ mod reference;
 
 mod config;
 mod credentials;
+mod docker_config;
 mod error;
 mod helper;
+mod mirrors;
+mod server;
 
 mod address;
 mod auth;
@@ -50,16 +55,20 @@ mod manifest;
 mod platform;
 mod pull;
 mod push;
+mod sources;
 mod tags;
 mod upload;
 
 pub use crate::client::Client;
 pub use crate::config::Config;
-pub use crate::credentials::{Credentials, CredentialsError};
+pub use crate::credentials::{Credentials, CredentialsError, Password};
+pub use crate::docker_config::{DockerConfig, Kept};
 pub use crate::error::{Operation, RegistryError};
 pub use crate::fetch::{FileAnswer, FileHead, FileRequest, without_credentials};
 pub use crate::manifest::ManifestBytes;
+pub use crate::mirrors::{Mirror, MirrorPulls, Registries, RegistryRule};
 pub use crate::platform::{PlatformError, choose_manifest};
 pub use crate::pull::BlobSink;
 pub use crate::push::{BlobSource, Pushed};
 pub use crate::reference::{ParseReferenceError, Reference};
+pub use crate::server::Server;

@@ -74,15 +74,31 @@ impl Client {
         reference: &Reference,
         digest: Option<Digest>,
     ) -> Result<ManifestBytes, RegistryError> {
-        let reference = match digest {
-            Some(digest) => &reference.with_digest(digest),
-            None => reference,
+        let wanted = |reference: &Reference| match digest {
+            Some(digest) => reference.with_digest(digest),
+            None => reference.clone(),
         };
-        let host = self.host_of(reference)?;
-        let operation = Operation::new("pull manifest", reference.to_string(), &host.name);
-        let mut backoff = Backoff::new(self.config());
+        let subject = wanted(reference).to_string();
+        let mut sources = self.sources(reference)?;
         loop {
-            match self.manifest_attempt(&host, &operation, reference).await {
+            let (there, host) = sources.next();
+            let operation = Operation::new("pull manifest", subject.clone(), &host.name);
+            match self.manifest_at(&host, &operation, &wanted(&there)).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => sources.go_on(error)?,
+            }
+        }
+    }
+
+    async fn manifest_at(
+        &self,
+        host: &Host,
+        operation: &Arc<Operation>,
+        reference: &Reference,
+    ) -> Result<ManifestBytes, RegistryError> {
+        let mut backoff = Backoff::at(self.config(), host);
+        loop {
+            match self.manifest_attempt(host, operation, reference).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(trouble) => backoff.pause(trouble).await?,
             }

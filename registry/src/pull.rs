@@ -13,16 +13,16 @@ use kiln_graph::{Descriptor, Digest, Hasher};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::error::{Operation, RegistryError};
-use crate::exchange::Call;
+use crate::exchange::{Call, Pieces};
 use crate::host::Host;
 use crate::manifest::{header_length, is_absent};
 use crate::reference::Reference;
 use crate::retry::{Backoff, Trouble};
 use crate::scope::Scope;
+use crate::sources::blamed_on;
 use crate::token::Need;
 
 /// An attempt that got this far counts as progress, not as a failure.
@@ -59,7 +59,8 @@ struct Transfer<'a> {
 }
 
 impl Client {
-    /// Streams a blob into `sink`, and checks its size and digest before it returns `Ok`.
+    /// Streams a blob into `sink`, and checks its size and digest before it returns `Ok`. Where
+    /// [`RegistryError::is_of_mirror`] it is worth another attempt, with an empty sink.
     /// `progress` is told how many bytes have come.
     pub async fn blob(
         &self,
@@ -68,21 +69,50 @@ impl Client {
         sink: &mut impl BlobSink,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RegistryError> {
-        let host = self.host_of(repository)?;
+        let mut sources = self.sources(repository)?;
+        let (mut there, mut host) = sources.next();
         let mut transfer = Transfer {
             operation: blob_operation("pull blob", repository, descriptor, &host),
-            path: blob_path(repository, descriptor),
+            path: blob_path(&there, descriptor),
             size: descriptor.size,
             done: 0,
             hasher: Hasher::new(descriptor.digest.algorithm()),
             progress,
         };
-        let scopes = [Scope::pull(repository.repository())];
-        let mut backoff = Backoff::new(self.config());
+        let mut mirrors = Vec::new();
         loop {
             let before = transfer.done;
-            match self.blob_attempt(&host, &scopes, &mut transfer, sink).await {
-                Ok(()) => break,
+            let pulled = self.blob_from(&host, &there, &mut transfer, sink).await;
+            if host.role.is_mirror && transfer.done > before {
+                mirrors.push(host);
+            }
+            let Err(error) = pulled else {
+                break;
+            };
+            // What has come stays; the next one goes on where this one stopped.
+            sources.go_on(error)?;
+            (there, host) = sources.next();
+            transfer.operation = blob_operation("pull blob", repository, descriptor, &host);
+            transfer.path = blob_path(&there, descriptor);
+        }
+        let finished = transfer.finish(descriptor.digest, sink).await;
+        finished.map_err(|error| blamed_on(&mirrors, error))
+    }
+
+    /// Streams what is missing of a blob from one host.
+    async fn blob_from(
+        &self,
+        host: &Host,
+        repository: &Reference,
+        transfer: &mut Transfer<'_>,
+        sink: &mut impl BlobSink,
+    ) -> Result<(), RegistryError> {
+        let scopes = [Scope::pull(repository.repository())];
+        let mut backoff = Backoff::at(self.config(), host);
+        loop {
+            let before = transfer.done;
+            match self.blob_attempt(host, &scopes, transfer, sink).await {
+                Ok(()) => return Ok(()),
                 Err(trouble) => {
                     if transfer.done - before >= PROGRESS {
                         backoff.reset();
@@ -91,7 +121,6 @@ impl Client {
                 }
             }
         }
-        transfer.finish(descriptor.digest, sink).await
     }
 
     async fn blob_attempt(
@@ -119,22 +148,15 @@ impl Client {
             call.headers.insert(RANGE, range);
         }
         let answer = self.attempt(&call).await?;
-        let mut response = answer.response;
-        let mut skip = transfer.check_head(&response)?;
-        let limit = self.config().idle_timeout;
-        loop {
-            let chunk = match timeout(limit, response.chunk()).await {
-                Ok(chunk) => chunk.map_err(|error| Trouble::transport(&operation, error))?,
-                Err(_) => return Err(Trouble::silence(&operation, limit)),
-            };
-            let Some(mut chunk) = chunk else {
-                return transfer.check_end();
-            };
+        let mut skip = transfer.check_head(&answer.response)?;
+        let mut pieces = Pieces::new(answer.response);
+        while let Some(mut chunk) = pieces.next(&operation, self.config()).await? {
             let n_known = skip.min(length(&chunk));
             skip -= n_known;
             chunk = chunk.split_off(usize::try_from(n_known).expect("not above a length"));
             transfer.take(chunk, sink).await?;
         }
+        transfer.check_end()
     }
 
     /// Returns true if the repository has the blob.

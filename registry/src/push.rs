@@ -1,7 +1,7 @@
 //! Blobs: push.
 //!
 //! What the registry has is not sent; what another repository of the same registry has is
-//! mounted; the rest is uploaded in one stream. Two tasks never upload the same blob to the same
+//! mounted, also what this client has just sent there; the rest is uploaded in one stream. Two tasks never upload the same blob to the same
 //! repository at a time: the second finds what the first has sent. An upload that broke is started
 //! anew, after asking whether it had arrived after all.
 
@@ -74,15 +74,33 @@ impl Client {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Pushed, RegistryError> {
         let host = self.host_of(target)?;
+        let known = self.pushed_to(&host.name, descriptor.digest);
+        let mount_from = mount_from
+            .filter(|from| from.host() == target.host())
+            .or(known.as_ref());
+        let pushed = self
+            .push_or_mount(target, descriptor, source, mount_from, progress)
+            .await?;
+        self.note_pushed(&host.name, descriptor.digest, target);
+        Ok(pushed)
+    }
+
+    async fn push_or_mount(
+        &self,
+        target: &Reference,
+        descriptor: &Descriptor,
+        source: impl BlobSource,
+        mount_from: Option<&Reference>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Pushed, RegistryError> {
+        let host = self.host_of(target)?;
         let operation = blob_operation("push blob", target, descriptor, &host);
         let path = blob_path(target, descriptor);
         let lock = self.upload_lock(format!("{}/{path}", host.name));
         let _guard = lock.lock().await;
-        let mount_from = mount_from.filter(|from| {
-            from.host() == target.host() && from.repository() != target.repository()
-        });
+        let mount_from = mount_from.filter(|from| from.repository() != target.repository());
         let target_scope = Scope::push(target.repository());
-        let mut scopes = vec![target_scope];
+        let scopes = [target_scope.clone()];
         let need = Need {
             operation: &operation,
             host: &host,
@@ -91,14 +109,6 @@ impl Client {
         if self.head_blob(need, &path, descriptor.size).await? {
             return Ok(Pushed::Existed);
         }
-        if let Some(from) = mount_from {
-            scopes.push(Scope::pull(from.repository()));
-        }
-        let need = Need {
-            operation: &operation,
-            host: &host,
-            scopes: &scopes,
-        };
         let upload = Upload {
             need,
             repository: target.repository(),
@@ -107,10 +117,18 @@ impl Client {
             progress,
         };
         let first = match mount_from {
-            Some(from) => match self.mount(&upload, from).await? {
-                Mount::Done => return Ok(Pushed::Mounted),
-                Mount::Refused(location) => location,
-            },
+            Some(from) => {
+                // Who may not pull from there may still push here.
+                let scopes = [target_scope, Scope::pull(from.repository())];
+                let need = Need {
+                    scopes: &scopes,
+                    ..need
+                };
+                match self.mount(&Upload { need, ..upload }, from).await? {
+                    Mount::Done => return Ok(Pushed::Mounted),
+                    Mount::Refused(location) => location,
+                }
+            }
             None => None,
         };
         self.upload(&upload, &source, first).await?;

@@ -187,7 +187,7 @@ fn split_host(text: &str) -> (&str, &str) {
     }
 }
 
-fn check_host(host: &str) -> Result<(), String> {
+pub(crate) fn check_host(host: &str) -> Result<(), String> {
     let wrong = || format!("`{host}` is not a host name with an optional port");
     let (name, port) = if let Some(rest) = host.strip_prefix('[') {
         let (address, port) = rest.split_once(']').ok_or_else(wrong)?;

@@ -15,10 +15,13 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::config::Config;
 use crate::error::{Operation, RegistryError};
+use crate::host::Host;
 use crate::tls::tls_cause;
 
 /// Hosts that cannot be connected to at all are given up sooner.
 const MAX_CONNECT_RETRIES: u32 = 2;
+/// Mirrors are given up sooner, too: what they have is elsewhere.
+const MAX_MIRROR_RETRIES: u32 = 1;
 
 /// Why an attempt failed.
 #[derive(Debug)]
@@ -53,6 +56,13 @@ impl Trouble {
     /// Silence on a connection for longer than agreed.
     pub(crate) fn silence(operation: &Arc<Operation>, limit: Duration) -> Self {
         let text = format!("it was silent for {} s", limit.as_secs_f32());
+        let error = io::Error::new(io::ErrorKind::TimedOut, text);
+        Self::passing(RegistryError::unreachable(operation, error))
+    }
+
+    /// Less on a connection than makes sense.
+    pub(crate) fn drip(operation: &Arc<Operation>, n_bytes: usize, limit: Duration) -> Self {
+        let text = format!("it sent {n_bytes} bytes in {} s", limit.as_secs_f32());
         let error = io::Error::new(io::ErrorKind::TimedOut, text);
         Self::passing(RegistryError::unreachable(operation, error))
     }
@@ -104,6 +114,7 @@ fn refuses_certificate(error: &(dyn Error + 'static)) -> bool {
 #[derive(Debug)]
 pub(crate) struct Backoff<'a> {
     config: &'a Config,
+    max_retries: u32,
     n_pauses: u32,
 }
 
@@ -111,8 +122,18 @@ impl<'a> Backoff<'a> {
     pub(crate) fn new(config: &'a Config) -> Self {
         Self {
             config,
+            max_retries: config.retries,
             n_pauses: 0,
         }
+    }
+
+    /// Returns a count for requests to one host.
+    pub(crate) fn at(config: &'a Config, host: &Host) -> Self {
+        let mut backoff = Self::new(config);
+        if host.role.is_mirror {
+            backoff.max_retries = config.retries.min(MAX_MIRROR_RETRIES);
+        }
+        backoff
     }
 
     /// Starts counting again, because something was achieved.
@@ -139,9 +160,9 @@ impl<'a> Backoff<'a> {
             return None;
         };
         let limit = if *is_connect {
-            self.config.retries.min(MAX_CONNECT_RETRIES)
+            self.max_retries.min(MAX_CONNECT_RETRIES)
         } else {
-            self.config.retries
+            self.max_retries
         };
         let max = self.config.max_pause;
         if self.n_pauses >= limit || after.is_some_and(|after| after > max) {

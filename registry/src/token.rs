@@ -54,7 +54,7 @@ impl Client {
         challenge: &Challenge,
         refused: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, Trouble> {
-        let login = self.login(need).await?;
+        let login = self.login_for(need).await?;
         let broken = |_: InvalidHeaderValue| {
             let what = format!("use the credentials for `{}`", need.host.name);
             RegistryError::setup(what, "they hold control characters")
@@ -72,7 +72,7 @@ impl Client {
         Ok(Some(header).filter(|header| Some(header) != refused))
     }
 
-    async fn login(&self, need: Need<'_>) -> Result<Option<Login>, RegistryError> {
+    async fn login_for(&self, need: Need<'_>) -> Result<Option<Login>, RegistryError> {
         let repository = need.scopes.first().map(|scope| scope.repository.as_str());
         let repository = repository.unwrap_or_default();
         let found = self.logins().find(&need.host.name, repository).await;
@@ -117,7 +117,10 @@ impl Client {
         let scopes = scope::wanted(need.scopes, bearer.scope.as_deref());
         let request = token_request(realm, bearer.service.as_deref(), &scopes, login.as_ref())
             .map_err(|source| RegistryError::setup("form a token request", source))?;
-        let http = self.host(&name)?.http.clone();
+        let http = match name == need.host.name {
+            true => need.host.http.clone(),
+            false => self.host(&name)?.http.clone(),
+        };
         let response = self.send(&http, request, &operation).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = read_body(response, MAX_BODY, &operation, self.config()).await?;

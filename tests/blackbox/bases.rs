@@ -155,8 +155,6 @@ fn transfer_that_stands_still_goes_on() {
     build.wait().succeeded().ran(&[STEP]);
 }
 
-/// bcrypt of `secret`, as htpasswd writes it.
-const HTPASSWD: &str = "kiln:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 /// base64 of `kiln:secret`.
 const BASIC: &str = "a2lsbjpzZWNyZXQ=";
 
@@ -165,10 +163,7 @@ fn password_comes_from_dockers_config() {
     let Some(lab) = Lab::require() else {
         return;
     };
-    let auth = "auth:\n  htpasswd: {realm: test, path: DIR/htpasswd}";
-    let registry = Registry::configured("", auth, |dir| {
-        fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
-    });
+    let registry = Registry::with_password();
     let name = registry.name("private:1");
     let creds = "--dest-creds=kiln:secret";
     copy_to_registry(

@@ -12,6 +12,8 @@ const USER: i32 = 1;
 const USAGE: i32 = 2;
 /// Exit code of a step that failed.
 const STEP: i32 = 3;
+/// Exit code of a push that failed.
+const PUSH: i32 = 4;
 
 #[test]
 fn unknown_instruction_names_its_line() {
@@ -112,7 +114,9 @@ fn push_to_a_registry_that_is_down_is_an_error() {
     let build = lab
         .build(&context)
         .args(["--push", "-t", &format!("{host}/a:1")]);
-    build.fails(USER).says(&[&host]);
+    let outcome = build.fails(PUSH);
+    outcome.says(&[&host, &format!("`kiln push {host}/a:1`")]);
+    assert_eq!(outcome.stderr.matches("is tried again").count(), 1);
 }
 
 /// Changes a byte of the base's layer in the registry.

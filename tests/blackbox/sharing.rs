@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread::scope;
 
 use crate::support::{
-    Build, Context, Kiln, Lab, Outcome, S3, free_port, output, pull_with_skopeo, require_tools, text,
+    Build, Context, Kiln, Lab, Outcome, S3, free_port, output, pull_with_skopeo, require_tools,
+    text,
 };
 
 const PROJECT: &str = "ARG BASE\nFROM $BASE AS tools\n\
@@ -381,7 +382,10 @@ fn a_bucket_is_a_cache_too() {
     // Who has no key is told so in the server's words, and builds.
     let stranger = format!("{bucket},access_key_id=S3RVER,secret_access_key=wrong");
     let (outcome, _) = import(&lab, &stranger);
-    outcome.ran(&STEPS).says(&["WARNING: the cache `s3://team/app/`", "SignatureDoesNotMatch"]);
+    outcome.ran(&STEPS).says(&[
+        "WARNING: the cache `s3://team/app/`",
+        "SignatureDoesNotMatch",
+    ]);
     assert!(!outcome.stderr.contains("S3RVER"), "{}", outcome.stderr);
     // What expires is gone from the bucket but for blobs that are new.
     let context = project();

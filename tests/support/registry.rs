@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, cache_dir, command, copy_to_registry, repository, run, wait_until};
 
+/// bcrypt of `secret`, as htpasswd writes it.
+const HTPASSWD: &str = "kiln:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
 /// A running registry. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -44,6 +47,14 @@ impl Registry {
         };
         registry.wait();
         registry
+    }
+
+    /// Starts an empty registry that takes the user `kiln` with the password `secret`.
+    pub(crate) fn with_password() -> Self {
+        let auth = "auth:\n  htpasswd: {realm: test, path: DIR/htpasswd}";
+        Self::configured("", auth, |dir| {
+            fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
+        })
     }
 
     /// The registry's host and port.

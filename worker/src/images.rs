@@ -156,6 +156,18 @@ impl Images {
         Ok(self.store.note_origins(blobs, name)?)
     }
 
+    /// Returns the layers of an image of the store, each with where its blob can be had.
+    pub fn stored_layers(
+        &self,
+        name: &Reference,
+        manifest: &Manifest,
+        config: &ImageConfig,
+    ) -> Result<Vec<SnapshotLayer>, WorkerError> {
+        let name = name.to_string();
+        let origins = self.origins(&name, manifest)?;
+        Ok(chain((&name, &origins), manifest, config)?.layers())
+    }
+
     async fn top_manifest(
         &self,
         reference: &Reference,
@@ -200,12 +212,17 @@ impl Images {
         if let Some(bytes) = self.store.read_blob(&descriptor.digest)? {
             return parse(name, "config", &bytes);
         }
-        let mut sink = Memory(Vec::new());
-        self.client
-            .blob(reference, descriptor, &mut sink, &|_| ())
-            .await?;
-        self.store.put_blob(&sink.0)?;
-        parse(name, "config", &sink.0)
+        let bytes = loop {
+            let mut sink = Memory(Vec::new());
+            let fetched = self.client.blob(reference, descriptor, &mut sink, &|_| ());
+            match fetched.await {
+                Ok(()) => break sink.0,
+                Err(error) if error.is_of_mirror() => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.store.put_blob(&bytes)?;
+        parse(name, "config", &bytes)
     }
 
     /// Makes sure that a layer's blob is in the store.
@@ -249,10 +266,15 @@ impl Images {
         let reference: Reference = reference.parse().map_err(parse)?;
         let (id, total) = (digest.to_string(), Some(blob.size));
         let progress = |done| task.transfer(&id, Direction::Pull, done, total);
-        let fetched = fetch_into(&self.store, &digest, async |sink| {
-            self.client.blob(&reference, blob, sink, &progress).await
-        });
-        Ok(fetched.await??)
+        loop {
+            let fetched = fetch_into(&self.store, &digest, async |sink| {
+                self.client.blob(&reference, blob, sink, &progress).await
+            });
+            match fetched.await? {
+                Err(error) if error.is_of_mirror() => {}
+                done => return Ok(done?),
+            }
+        }
     }
 
     /// Returns all layers of a snapshot, unpacked, lowest first.

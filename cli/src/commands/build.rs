@@ -4,6 +4,7 @@ pub(crate) mod caching;
 mod telling;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
@@ -59,6 +60,8 @@ pub(crate) struct Build<'a> {
     pub(crate) diagnostics: Diagnostics,
     /// Why its steps ran; grows while it goes on.
     pub(crate) report: &'a Mutex<BuildReport>,
+    /// Pushing while steps run failed; it is tried again when they have ended.
+    is_push_late: AtomicBool,
 }
 
 impl<'a> Build<'a> {
@@ -75,6 +78,7 @@ impl<'a> Build<'a> {
             color,
             diagnostics,
             report,
+            is_push_late: AtomicBool::new(false),
         }
     }
 }
@@ -365,10 +369,13 @@ impl Build<'_> {
             let source = self.layer_for(&layer, &output.image).await?;
             let prepared = self.prepare_layer(source, &output.image).await?;
             for name in push_names(output, &self.plan.tags) {
+                if self.is_push_late.load(Ordering::Relaxed) {
+                    break;
+                }
                 let task = self
                     .reporter
                     .task(format!("pushing layers to {name}"), None);
-                self.push_layer(name, &prepared, &task).await?;
+                self.push_ahead(name, &prepared, &task).await;
             }
         }
         Ok(())
@@ -420,22 +427,19 @@ impl Build<'_> {
         prepared.map_err(Failure::user)
     }
 
-    async fn push_layer(
-        &self,
-        name: &Reference,
-        layer: &PreparedLayer,
-        task: &Task,
-    ) -> Result<(), Failure> {
+    /// A registry that fails must not cost what was built: it is asked again at the end.
+    async fn push_ahead(&self, name: &Reference, layer: &PreparedLayer, task: &Task) {
         task.started();
         let (client, store) = (&self.session.client, &self.session.store);
-        match push_layer(client, store, name, layer, &push_progress(task)).await {
-            Ok(_) => task.finished(),
-            Err(error) => {
-                task.failed(error.to_string());
-                return Err(Failure::user(error));
-            }
+        let Err(error) = push_layer(client, store, name, layer, &push_progress(task)).await else {
+            return task.finished();
+        };
+        task.failed(error.to_string());
+        if !self.is_push_late.swap(true, Ordering::Relaxed) {
+            self.reporter.warn(format!(
+                "the push to {name} fails, and is tried again when the image is built"
+            ));
         }
-        Ok(())
     }
 }
 

@@ -315,12 +315,13 @@ async fn an_image_is_pushed_and_what_is_there_is_not_sent_again() {
     let empty = Store::open(&dir.path().join("empty")).unwrap();
     let mut layer = both.images()[0].layers[0].clone();
     let target = name(&format!("{}/c:v1", registry.host));
-    let refused = push_layer(&client, &empty, &target, &layer, &quiet)
+    let stranger = Client::new(Config::default()).unwrap();
+    let refused = push_layer(&stranger, &empty, &target, &layer, &quiet)
         .await
         .unwrap_err();
     assert!(matches!(refused, ExportError::Missing { .. }), "{refused}");
     layer.mount_from = Some(names[0].clone());
-    let pushed = push_layer(&client, &empty, &target, &layer, &quiet)
+    let pushed = push_layer(&stranger, &empty, &target, &layer, &quiet)
         .await
         .unwrap();
     assert_eq!(pushed, Pushed::Mounted);

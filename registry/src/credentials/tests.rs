@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
+use crate::docker_config::{DockerConfig, Kept};
 
 fn password(user: &str, password: &str) -> Option<Login> {
     let (user, password) = (user.to_owned(), password.to_owned());
@@ -136,6 +137,48 @@ async fn helpers_are_asked_once_and_by_dockers_names() {
     assert_eq!(logins.find("other.io", "a").await.unwrap(), None);
     let asked = fs::read_to_string(dir.path().join("asked")).unwrap();
     assert_eq!(asked, format!("get g.io\nget {HUB_KEY}\n"));
+}
+
+#[tokio::test]
+async fn helpers_keep_and_forget_logins() {
+    let _guard = HELPERS.lock().await;
+    let dir = helper(
+        r#"kept="$(dirname "$0")/kept"
+           case $1 in
+             store) cat > "$kept"; if grep -q hunter2 "$kept"; then cat "$kept"; exit 1; fi ;;
+             get) cat "$kept" || { echo "credentials not found in native keychain"; exit 1; } ;;
+             erase) rm "$kept" ;;
+           esac"#,
+    );
+    let mut path = dir.path().as_os_str().to_owned();
+    path.push(":/usr/bin:/bin");
+    let text = r#"{"credHelpers": {"r.io": "test", "q.io": "other"}, "credsStore": "test"}"#;
+    let mut config = DockerConfig::parse(text)
+        .unwrap()
+        .with_helpers(path, Duration::from_secs(10));
+    let (hub, secret) = (Server::hub(), Password::from("s3cret".to_owned()));
+    assert!(!config.forget(&hub).await.unwrap());
+    assert_eq!(config.keep(&hub, "u", &secret).await.unwrap(), Kept::Helper);
+    let kept = fs::read_to_string(dir.path().join("kept")).unwrap();
+    let expected = format!(r#"{{"ServerURL":"{HUB_KEY}","Username":"u","Secret":"s3cret"}}"#);
+    assert_eq!(kept, expected);
+    let file = config.to_text();
+    assert!(file.contains(HUB_KEY) && !file.contains("s3cret"), "{file}");
+    assert!(config.forget(&hub).await.unwrap());
+    assert!(!dir.path().join("kept").exists());
+    assert!(!config.to_text().contains(HUB_KEY));
+
+    // What a helper says of its failure may be what it was given.
+    let echoed = Password::from("hunter2".to_owned());
+    let error = config.keep(&hub, "u", &echoed).await.unwrap_err();
+    assert!(error.to_string().contains("***"), "{error}");
+    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    let server: Server = "q.io".parse().unwrap();
+    let error = config.keep(&server, "u", &secret).await.unwrap_err();
+    assert!(
+        matches!(error, CredentialsError::HelperMissing(_)),
+        "{error}"
+    );
 }
 
 #[tokio::test]

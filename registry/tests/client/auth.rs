@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_graph::media_type;
-use kiln_registry::{Client, Config, Credentials, Pushed, RegistryError};
+use kiln_registry::{Client, Config, Credentials, Password, Pushed, RegistryError, Server};
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::{
@@ -60,6 +60,37 @@ async fn wrong_or_missing_password_is_denied() {
         assert_eq!(text, "UNAUTHORIZED: fake UNAUTHORIZED");
     }
     assert!(fake.log().len() <= 4, "nothing is tried again");
+}
+
+#[tokio::test]
+async fn login_is_right_when_the_registry_takes_it() {
+    let fake = Fake::start().await;
+    let server: Server = fake.host().parse().unwrap();
+    let login = async |password: &str| {
+        let password = Password::from(password.to_owned());
+        let credentials = Credentials::of(&server, "u", &password);
+        let client = Client::new(Config {
+            credentials,
+            ..config()
+        });
+        client.unwrap().login(&server).await
+    };
+    login("p").await.unwrap();
+    fake.set_auth(Auth::Basic("u:p".to_owned()));
+    login("p").await.unwrap();
+    let tokens = TokenServer::start(&fake, Some("u:p")).await;
+    login("p").await.unwrap();
+    assert_eq!(tokens.log().len(), 1);
+    for auth in [Auth::Basic("u:p".to_owned()), Auth::Open] {
+        let is_open = matches!(auth, Auth::Open);
+        if is_open {
+            fake.fail(1, "GET", "/v2/", challenge(&tokens.host()));
+        }
+        fake.set_auth(auth);
+        let error = login("hunter2").await.unwrap_err();
+        assert!(matches!(error, RegistryError::Denied { .. }), "{error:?}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -173,6 +204,26 @@ async fn mount_asks_for_both_repositories() {
     let last = tokens.log().pop().unwrap();
     let scopes = ["repository:to/x:pull,push", "repository:from/y:pull"];
     assert_eq!(last.params("scope"), scopes);
+}
+
+#[tokio::test]
+async fn upload_after_a_refused_mount_needs_no_right_to_the_other_repository() {
+    let fake = Fake::start().await;
+    fake.refuse_mounts();
+    let (bytes, descriptor) = blob(1000);
+    let _tokens = TokenServer::start(&fake, Some("u:p")).await;
+    let client = client_with(&docker_config(&fake.host(), "u:p"));
+    let [target, from] = ["to/x", "from/y"].map(|name| reference(&fake.host(), name));
+    let source = Bytes::from(bytes);
+    let pushed = client.push_blob(&target, &descriptor, source, Some(&from), &|_| {});
+    assert_eq!(pushed.await.unwrap(), Pushed::Uploaded);
+    let log = fake.log();
+    let shown = |method: &str| {
+        let request = log.iter().rfind(|request| request.method == method);
+        request.unwrap().header("authorization").unwrap().to_owned()
+    };
+    assert_eq!(shown("PUT"), shown("HEAD"));
+    assert_ne!(shown("PUT"), shown("POST"));
 }
 
 #[tokio::test]

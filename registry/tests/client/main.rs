@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "what tests share may fail as tests do")]
 
 mod auth;
+mod faults;
+mod mirrors;
 mod pull;
 mod push;
 mod real;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_graph::{Descriptor, Digest, media_type};
-use kiln_registry::{BlobSource, Client, Config, Pushed, RegistryError};
+use kiln_registry::{BlobSource, Client, Config, Pushed, Reference, RegistryError};
 
 use crate::support::{Action, Delivery, Fake, Progress, blob, client, config, manifest, reference};
 
@@ -66,6 +66,27 @@ async fn two_tasks_send_a_blob_once() {
     let mut both = [a.unwrap(), b.unwrap()];
     both.sort_by_key(|pushed| *pushed == Pushed::Uploaded);
     assert_eq!(both, [Pushed::Existed, Pushed::Uploaded]);
+    assert_eq!(n_puts(&fake), 1);
+}
+
+#[tokio::test]
+async fn one_upload_is_enough_for_all_repositories_of_a_registry() {
+    let (fake, other) = (Fake::start().await, Fake::start().await);
+    let (bytes, descriptor) = blob(1000);
+    let client = client();
+    let send = async |host: String, name: &str, from: Option<&Reference>| {
+        let source = Bytes::from(bytes.clone());
+        let target = reference(&host, name);
+        let pushed = client.push_blob(&target, &descriptor, source, from, &|_| {});
+        pushed.await.unwrap()
+    };
+    assert_eq!(send(fake.host(), "a/x", None).await, Pushed::Uploaded);
+    assert_eq!(send(fake.host(), "b/x", None).await, Pushed::Mounted);
+    // A base that is elsewhere is no reason to send it twice.
+    let base = reference("r.example", "base");
+    assert_eq!(send(fake.host(), "c/x", Some(&base)).await, Pushed::Mounted);
+    assert_eq!(send(fake.host(), "c/x", None).await, Pushed::Existed);
+    assert_eq!(send(other.host(), "a/x", None).await, Pushed::Uploaded);
     assert_eq!(n_puts(&fake), 1);
 }
 

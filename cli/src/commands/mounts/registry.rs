@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::environment::Environment;
-use crate::mount_args::RegistryArgs;
+use crate::registry_args::RegistryArgs;
 use crate::report::Failure;
 use crate::session::client_of;
 
@@ -55,7 +55,7 @@ impl Registry {
         let client = {
             // Registries start their connections on the runtime.
             let _entered = runtime.enter();
-            client_of(env, (&args.insecure_registry, &args.ca_file))?
+            client_of(env, args)?
         };
         Ok(Self { client, runtime })
     }

@@ -14,6 +14,8 @@ use crate::support::http::{Delivery, Reply, Request, Server, pairs};
 pub(crate) enum Action {
     /// An error document with this status and these headers.
     Status(u16, Vec<(&'static str, String)>),
+    /// This status with this body.
+    Say(u16, &'static str),
     /// The right answer, sent in another way.
     Deliver(Delivery),
     /// The right answer with other bytes of the same length.
@@ -112,6 +114,11 @@ impl Fake {
         });
     }
 
+    /// From now on nothing goes wrong.
+    pub(crate) fn end_faults(&self) {
+        self.state().faults.clear();
+    }
+
     pub(crate) fn set_auth(&self, auth: Auth) {
         self.state().auth = auth;
     }
@@ -158,9 +165,14 @@ impl State {
             let add = |reply: Reply, (name, value): (&str, String)| reply.header(name, value);
             return headers.into_iter().fold(reply, add);
         }
+        if let Action::Say(status, body) = action {
+            return Reply::new(status)
+                .header("Content-Type", "text/html")
+                .body(body);
+        }
         let mut reply = self.answer(request, !matches!(action, Action::IgnoreRange));
         match action {
-            Action::Status(..) | Action::IgnoreRange => {}
+            Action::Status(..) | Action::Say(..) | Action::IgnoreRange => {}
             Action::Deliver(delivery) => reply.delivery = delivery,
             Action::Corrupt => reply.body[0] ^= 1,
             Action::Resize(by) => {

@@ -51,6 +51,8 @@ pub(crate) enum Delivery {
     SilentAfter(usize),
     /// In pieces, with pauses.
     Slow,
+    /// Byte by byte, with pauses.
+    Drip,
     /// The connection is closed before the head.
     Hangup,
     /// Nothing comes, not even the head.
@@ -246,6 +248,12 @@ async fn write_body(stream: &mut TcpStream, reply: &Reply) -> std::io::Result<bo
         Delivery::SilentAfter(n_bytes) => {
             stream.write_all(&body[..n_bytes]).await?;
             std::future::pending::<()>().await;
+        }
+        Delivery::Drip => {
+            for byte in body {
+                stream.write_all(&[*byte]).await?;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         Delivery::Slow => {
             for piece in body.chunks(body.len() / 10 + 1) {
