@@ -52,6 +52,10 @@ buildah_build() {
 }
 buildah_reset() { buildah_cmd rmi -a -f >>"$log" 2>&1 || true; }
 
+# TOOL_shared to|from: the flags that write and read a cache in the registry
+kiln_shared() { echo "--cache-$1=type=registry,ref=$REGISTRY/bench/kiln:cache$([ "$1" = from ] || echo ,mode=max)"; }
+buildah_shared() { echo "--cache-$1=$REGISTRY/bench/buildah"; }
+
 docker_build() {
   local case=$1; shift
   run docker build -t "bench-$case" "$@" "$work/cases/$case"
@@ -177,6 +181,14 @@ for tool in "${tools[@]}"; do
 done
 for tool in "${tools[@]}"; do sample cold "$tool" context; done
 for tool in "${tools[@]}"; do sample warm-up "$tool" cutoff; done
+# A cache in a registry, written by a warm store and read by an empty one. Docker's own builder has none.
+for tool in "${tools[@]}"; do
+  [ "$tool" != docker ] || continue
+  sample shared-to "$tool" cutoff "$("${tool}_shared" to)"
+  sample shared-none "$tool" cutoff "$("${tool}_shared" to)"
+  "${tool}_reset"
+  sample shared-from "$tool" cutoff "$("${tool}_shared" from)"
+done
 # Only kiln: what takes the others minutes.
 alone=(graph1250 graph2500 many50000 many200000)
 for case in "${alone[@]}"; do is_wanted kiln && sample "first-$case" kiln "$case"; done
@@ -217,6 +229,10 @@ alone() {
   times "$1" kiln
   sort -k2 -n "$work/row.$1.kiln" | tail -1 | awk '{ printf ", %.0f MB", $2 * 1024 / 1e6 }'
 }
+# shared ROW TOOL: as times, for what docker is not asked
+shared() {
+  if [ "$2" = docker ]; then echo -n "not asked"; else times "$@"; fi
+}
 row() { # LABEL AIM COMMAND...
   local label=$1 aim=$2 tool; shift 2
   printf '| %s | %s |' "$label" "$aim"
@@ -252,6 +268,9 @@ version_of() {
   row "one file of them changed" "" times changed
   row "the first time" "" times cold
   row "a change that the next step's output does not show: early cut-off, 10 steps of 0.2 s behind it" "" times cutoff
+  row "the same 12 steps, all cached, written to a cache in a registry" "" shared shared-to
+  row "the same again: nothing is new" "" shared shared-none
+  row "the same with an empty store and that cache" "≤ 3 s" shared shared-from
   row "unchanged graph of 5000 trivial steps" "" alone graph1250
   row "unchanged graph of 10000 trivial steps" "≤ 500 ms" alone graph2500
   row "unchanged context of 50000 files" "" alone many50000

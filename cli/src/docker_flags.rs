@@ -220,8 +220,6 @@ mod tests {
             &["--policy=p"][..],
             &["--ulimit=nofile=1"],
             &["--cgroup-parent", "x"],
-            &["--cache-from", "type=local"],
-            &["--cache-to=type=inline"],
             &["-m", "1g"],
             &["--memory-swap", "-1"],
             &["--cpu-period=1"],

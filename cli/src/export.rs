@@ -106,6 +106,12 @@ pub(crate) async fn facts_alone(build: &Build<'_>, built: &[Built]) -> Result<Fa
     Ok(facts(build, &bundle))
 }
 
+/// Returns true for a layer of a shared cache whose blob a registry has.
+fn is_in_registry(build: &Build<'_>, layer: &SnapshotLayer) -> bool {
+    let promise = build.session.images.promise(&layer.id);
+    promise.is_some_and(|promise| promise.cache().place().repository().is_some())
+}
+
 /// Which blobs an export must find in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Needed {
@@ -147,7 +153,8 @@ async fn bundle(
         for (layer, source) in one.assembly.layers.iter().zip(&layers) {
             let is_needed = match layer.origin {
                 Some(_) => needed == Needed::All || options.force_compression,
-                None => needed >= Needed::Made,
+                // A later push cannot ask a folder.
+                None => needed >= Needed::Made || !is_in_registry(build, layer),
             };
             let ImageLayer::Base { descriptor, .. } = source else {
                 continue;

@@ -8,6 +8,7 @@ use kiln_exporter::ImageLayer;
 use kiln_frontend::Compiled;
 use kiln_graph::{HistoryEntry, ImageConfig, Op, VertexId};
 use kiln_registry::Reference;
+use kiln_remote::INLINE_FIELD;
 use kiln_worker::{Snapshot, SnapshotLayer, Value};
 
 /// Written beside every history entry, as BuildKit does.
@@ -117,6 +118,10 @@ pub(crate) fn assemble(compiled: &Compiled, values: &Values, now: i64) -> Assemb
         times.push(Some(layer.created));
     }
     let mut config = compiled.image.clone();
+    // What is said of the base's layers is not true of this image's.
+    for field in ["moby.buildkit.cache.v0", INLINE_FIELD] {
+        config.rest.shift_remove(field);
+    }
     let base_time = config.created.as_deref().and_then(parse_time);
     let fallback = base_time.filter(|_| compiled.base.is_some()).unwrap_or(now);
     let limit = compiled.source_date_epoch.unwrap_or(i64::MAX);

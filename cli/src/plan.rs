@@ -131,6 +131,7 @@ impl BuildPlan {
             allowed: entitlements::allowed(&args.allow)?,
             ..Options::for_platform(Platform::host())
         };
+        let caches = caches(args, &options.build_args, env)?;
         let tags = tags(&args.tag)?;
         let makes_index = makes_index(&options.build_args, platforms.len())?;
         let outputs = outputs(args, &tags, makes_index, env.is_stdout_terminal)?;
@@ -150,7 +151,7 @@ impl BuildPlan {
         };
         Ok(Self {
             reuse,
-            caches: caches(args, env)?,
+            caches,
             squash: args.squash,
             makes_index,
             dockerfile,

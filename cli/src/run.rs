@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use kiln_cache::Store;
 use kiln_runtime::Privilege;
 
@@ -132,13 +133,14 @@ fn build(
     session.sources = session.sources.with_credentials(credentials);
     drop(entered);
     let result = runtime.block_on(build_and_show(args, plan, &session, env, privilege));
+    // Steps are dead by now. Who still copies or compresses a large file, or waits for a disk that does
+    // not answer, ends with us.
+    runtime.shutdown_timeout(PATIENCE);
     if let Err(Failure {
         kind: FailureKind::Stopped(_),
         ..
     }) = &result
     {
-        // Steps are dead by now. Who still copies or compresses a large file ends with us.
-        runtime.shutdown_timeout(PATIENCE);
         session.store.discard_temporary();
     }
     let facts = result?;
@@ -214,7 +216,10 @@ async fn build_prepared(
         let n_broken = build.session.images.n_broken_promises();
         match build_and_export(args, build, &prepared, &caches).await {
             // What a shared cache promised is not there. Without that promise it can be built.
-            Err(_) if build.session.images.n_broken_promises() > n_broken => build.forget_steps(),
+            Err(_) if build.session.images.n_broken_promises() > n_broken => {
+                build.forget_steps();
+                caches.forget_failure();
+            }
             other => break other,
         }
     };
@@ -243,11 +248,15 @@ async fn build_and_export(
     prepared: &[Prepared],
     caches: &Caches,
 ) -> Result<Option<Facts>, Failure> {
-    let mut built: Vec<Built> = Vec::new();
-    for one in prepared {
+    // What platforms have in common is made once: they wait for each other's keys.
+    let run = async |one| {
         let contexts = build.plan.open_contexts()?.into_iter().collect();
-        built.push(build.run(one, contexts, caches).await?);
-    }
+        build.run(one, contexts, caches).await
+    };
+    // `--jobs` holds for each of them alone.
+    let at_once = build.plan.jobs.map_or(prepared.len().max(1), |_| 1);
+    let built = stream::iter(prepared).map(run).buffered(at_once);
+    let built: Vec<Built> = built.try_collect().await?;
     match export(build, &built).await? {
         Some(facts) => Ok(Some(facts)),
         None if args.iidfile.is_some() || args.metadata_file.is_some() || args.quiet => {

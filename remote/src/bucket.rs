@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
-use kiln_graph::{Descriptor, Digest, Hasher};
+use kiln_graph::{Descriptor, Digest};
 use kiln_registry::{BlobSink, BlobSource, Client, Pushed};
-use reqwest::header::CONTENT_LENGTH;
-use reqwest::{Body, Client as Http, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_LENGTH, LAST_MODIFIED};
+use reqwest::{Body, Client as Http, RequestBuilder, Response, StatusCode, Url};
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket as Signer, Credentials, S3Action, UrlStyle};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
+use crate::checked::Checked;
 use crate::error::RemoteError;
 use crate::folder::GRACE;
 use crate::segment::MAX_PACKED;
@@ -29,8 +30,10 @@ const ATTEMPTS: u32 = 4;
 const BACKOFF: Duration = Duration::from_millis(300);
 /// Longest object that can be sent at once.
 const MAX_OBJECT: u64 = 5 << 30;
-/// Longest list of objects, and longest error, in bytes.
+/// Longest list of objects in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
+/// How much of an error is read.
+const MAX_WORDS: usize = 64 << 10;
 const MAX_PAGES: usize = 1000;
 const BUFFER: usize = 256 << 10;
 
@@ -205,23 +208,13 @@ impl Bucket {
         );
         let send = || async { self.answer(self.http.get(url.clone()), &what).await };
         let mut response = self.repeat(send).await?;
-        let (mut hasher, mut done) = (Hasher::new(blob.digest.algorithm()), 0u64);
+        let mut checked = Checked::new(blob, sink, progress);
         while let Some(chunk) = self.chunk(&mut response, &what).await? {
-            done += chunk.len() as u64;
-            if done > blob.size {
+            if !checked.take(chunk).await? {
                 break;
             }
-            hasher.update(&chunk);
-            let written = sink.write(chunk).await;
-            written.map_err(RemoteError::io("keep a blob"))?;
-            progress(done);
         }
-        let actual = hasher.finish();
-        if done != blob.size || actual != blob.digest {
-            let why = format!("it has {done} bytes and digest {actual}");
-            return Err(RemoteError::unusable(format!("`{name}` in `{self}`"), why));
-        }
-        sink.finish().await.map_err(RemoteError::io("keep a blob"))
+        checked.finish(format!("`{name}` in `{self}`")).await
     }
 
     pub(crate) async fn push_blob(
@@ -248,9 +241,16 @@ impl Bucket {
         let send = || async { self.answer(self.http.head(url.clone()), &what).await };
         match self.repeat(send).await {
             Ok(response) => {
-                let length = response.headers().get(CONTENT_LENGTH);
-                let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-                Ok(length == Some(size))
+                let text = |name| response.headers().get(name)?.to_str().ok();
+                let length = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+                let written = text(LAST_MODIFIED);
+                let written = written.and_then(|time| jiff::fmt::rfc2822::parse(time).ok());
+                // One that is old may be about to be removed as unused, and is written anew.
+                let is_fresh = written.is_some_and(|written| {
+                    let age = jiff::Timestamp::now().duration_since(written.timestamp());
+                    age.unsigned_abs() < GRACE / 2
+                });
+                Ok(length == Some(size) && is_fresh)
             }
             Err(error) if error.is_absent() => Ok(false),
             Err(error) => Err(error),
@@ -277,7 +277,9 @@ impl Bucket {
             });
             let request = self.http.put(url.clone()).header(CONTENT_LENGTH, size);
             let request = request.body(Body::wrap_stream(chunks));
-            self.answer(request, &what).await
+            // The answer comes when all has been sent, at 100 kB a second or faster.
+            let patience = SILENCE + Duration::from_secs(size / 100_000);
+            self.answer_within(patience, request, &what).await
         };
         self.repeat(send).await?;
         progress(size);
@@ -328,12 +330,22 @@ impl Bucket {
     }
 
     /// Sends once; an answer that says no is an error.
-    async fn answer(
+    async fn answer(&self, request: RequestBuilder, what: &str) -> Result<Response, Trouble> {
+        self.answer_within(SILENCE, request, what).await
+    }
+
+    async fn answer_within(
         &self,
-        request: reqwest::RequestBuilder,
+        patience: Duration,
+        request: RequestBuilder,
         what: &str,
     ) -> Result<Response, Trouble> {
-        let response = request.send().await.map_err(|error| Trouble {
+        let slow = |_| Trouble {
+            error: RemoteError::Slow(patience.as_secs()),
+            may_pass: true,
+        };
+        let response = timeout(patience, request.send()).await.map_err(slow)?;
+        let mut response = response.map_err(|error| Trouble {
             error: self.unreachable(what, error),
             may_pass: true,
         })?;
@@ -341,12 +353,18 @@ impl Bucket {
         if status.is_success() {
             return Ok(response);
         }
-        if status == StatusCode::NOT_FOUND {
-            let error = std::io::ErrorKind::NotFound.into();
-            return Err(RemoteError::io(format!("{what} in `{self}`"))(error).into());
+        let mut text = Vec::new();
+        while text.len() < MAX_WORDS
+            && let Ok(Some(chunk)) = self.chunk(&mut response, what).await
+        {
+            text.extend_from_slice(&chunk);
         }
-        let text = words(&response.text().await.unwrap_or_default());
-        let error = std::io::Error::other(format!("{status} {text}"));
+        let text = format!("{status} {}", words(&String::from_utf8_lossy(&text)));
+        let kind = match status {
+            StatusCode::NOT_FOUND => std::io::ErrorKind::NotFound,
+            _ => std::io::ErrorKind::Other,
+        };
+        let error = std::io::Error::new(kind, text);
         Err(Trouble {
             error: RemoteError::io(format!("{what} in `{self}`"))(error),
             may_pass: status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,

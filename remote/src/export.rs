@@ -8,16 +8,21 @@ use bytes::Bytes;
 use kiln_graph::{Descriptor, Digest};
 use kiln_registry::{BlobSource, Pushed, Reference};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::error::RemoteError;
-use crate::expiry::Expiry;
-use crate::import::Contents;
+use crate::expiry::{Expiry, Merged};
+use crate::import::{Contents, PATIENCE};
 use crate::place::Place;
-use crate::segment::{LayerList, ListAt, Record, Segment, pack_list};
+use crate::segment::{LayerList, ListAt, Record, Segment, pack_list, shown};
 
 /// Records in a segment at most: a manifest of a registry must not be longer than 4 MiB.
 const MAX_RECORDS: usize = 4000;
-/// Segments from which on they are put together.
+/// JSON of a segment at most; a reader takes several times as much.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// JSON of a record or a list, but for a name: a short list may stand in it.
+const RECORD_BYTES: usize = 2 << 10;
+/// Small segments from which on they are put together.
 const MANY: usize = 12;
 /// Use is noted once in so many seconds.
 const NOTE_USE: i64 = 24 * 3600;
@@ -27,10 +32,18 @@ const NOTE_USE: i64 = 24 * 3600;
 pub struct Exporter {
     place: Place,
     expiry: Expiry,
-    /// When what is known was last used, by key or layer.
-    known: OnceCell<HashMap<Digest, i64>>,
+    /// What is there, by key or layer.
+    known: OnceCell<HashMap<Digest, Known>>,
     // Guards what the build adds.
     added: Mutex<Added>,
+}
+
+/// What is there under a key.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// When it was last used, as far as the cache was told.
+    used: i64,
+    layer: Digest,
 }
 
 #[derive(Debug, Default)]
@@ -75,9 +88,16 @@ impl Exporter {
         &self.place
     }
 
-    /// Returns true if a key is recorded there already, and notes that it is used.
-    pub async fn has(&self, key: &Digest) -> Result<bool, RemoteError> {
-        let is_known = self.known().await?.contains_key(key);
+    /// Reads what is there.
+    pub async fn open(&self) -> Result<(), RemoteError> {
+        self.known().await.map(drop)
+    }
+
+    /// Returns true if it is recorded there already that a key gives this layer, and notes that it is
+    /// used.
+    pub async fn has(&self, key: &Digest, layer: &Digest) -> Result<bool, RemoteError> {
+        let known = self.known().await?.get(key);
+        let is_known = known.is_some_and(|known| known.layer == *layer);
         let mut added = self.added();
         if is_known {
             added.used.insert(*key);
@@ -95,17 +115,22 @@ impl Exporter {
         Ok(is_known || added.lists.contains_key(layer))
     }
 
-    async fn known(&self) -> Result<&HashMap<Digest, i64>, RemoteError> {
+    async fn known(&self) -> Result<&HashMap<Digest, Known>, RemoteError> {
         let read = || async {
-            let contents = Contents::read(&self.place).await?;
+            let read = timeout(PATIENCE, Contents::read(&self.place)).await;
+            let contents = read.map_err(|_| RemoteError::Slow(PATIENCE.as_secs()))??;
             for problem in &contents.problems {
                 tracing::debug!(%problem, place = %self.place, "a segment is not read");
             }
             let merged = contents.merged();
-            let records = merged.records.into_iter();
-            let records = records.map(|record| (record.key, record.used));
-            let lists = merged.lists.into_iter();
-            let lists = lists.map(|list| (list.layer, list.used));
+            let records = merged.records.into_iter().map(|record| {
+                let (used, layer) = (record.used, record.layer);
+                (record.key, Known { used, layer })
+            });
+            let lists = merged.lists.into_iter().map(|list| {
+                let (used, layer) = (list.used, list.layer);
+                (layer, Known { used, layer })
+            });
             Ok::<_, RemoteError>(records.chain(lists).collect())
         };
         self.known.get_or_try_init(read).await
@@ -126,7 +151,12 @@ impl Exporter {
     /// Adds a record, whose layer was sent; its list is sent here.
     pub async fn add(&self, record: Record, list: &[u8]) -> Result<(), RemoteError> {
         let list = self.push_list(list).await?;
-        let record = Record { list, ..record };
+        let name = shown(&record.name);
+        let record = Record {
+            list,
+            name,
+            ..record
+        };
         self.added().records.insert(record.key, record);
         Ok(())
     }
@@ -164,9 +194,14 @@ impl Exporter {
             n_expired: 0,
         };
         let known = self.known.get();
+        // Often enough that what is used does not expire.
+        let max_age = self.expiry.max_age.map_or(i64::MAX, |age| {
+            i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
+        });
+        let often = NOTE_USE.min(max_age / 2);
         let is_due = |key: &&Digest| {
             let noted = known.and_then(|known| known.get(*key));
-            noted.is_some_and(|noted| now() - noted >= NOTE_USE)
+            noted.is_some_and(|noted| now().saturating_sub(noted.used) >= often)
         };
         let used = added.used.iter().chain(&added.used_lists);
         let mut used: Vec<Digest> = used.filter(is_due).copied().collect();
@@ -176,22 +211,42 @@ impl Exporter {
         let mut lists: Vec<LayerList> = added.lists.into_values().collect();
         lists.sort_by_key(|list| list.layer);
         if !records.is_empty() || !used.is_empty() || !lists.is_empty() {
-            let mut last = self.write(records, 0).await?;
-            (last.used, last.lists) = (used, lists);
-            self.write_one(&last, 0).await?;
+            let last = Segment {
+                used,
+                ..Segment::new(now(), Vec::new())
+            };
+            self.write(Merged { records, lists }, last, 0).await?;
         }
         done.n_expired = self.tidy().await?;
         Ok(done)
     }
 
-    /// Writes records but for those of the last segment, which is returned.
-    async fn write(&self, mut records: Vec<Record>, after: u64) -> Result<Segment, RemoteError> {
-        while records.len() > MAX_RECORDS {
-            let rest = records.split_off(MAX_RECORDS);
-            self.write_one(&Segment::new(now(), records), after).await?;
-            records = rest;
+    /// Writes records and lists in as many segments as they need, `last` at the end.
+    async fn write(&self, all: Merged, last: Segment, after: u64) -> Result<(), RemoteError> {
+        let mut segment = Segment::new(now(), Vec::new());
+        let mut n_bytes = 0;
+        for record in all.records {
+            n_bytes += RECORD_BYTES + record.name.len();
+            segment.records.push(record);
+            if n_bytes > SEGMENT_BYTES || segment.records.len() >= MAX_RECORDS {
+                self.write_one(&segment, after).await?;
+                (segment, n_bytes) = (Segment::new(now(), Vec::new()), 0);
+            }
         }
-        Ok(Segment::new(now(), records))
+        for list in all.lists {
+            n_bytes += RECORD_BYTES;
+            segment.lists.push(list);
+            if n_bytes > SEGMENT_BYTES || segment.lists.len() >= MAX_RECORDS {
+                self.write_one(&segment, after).await?;
+                (segment, n_bytes) = (Segment::new(now(), Vec::new()), 0);
+            }
+        }
+        let last = Segment {
+            records: segment.records,
+            lists: segment.lists,
+            ..last
+        };
+        self.write_one(&last, after).await
     }
 
     /// Writes a segment under a name that sorts by time, and after the time `after`.
@@ -212,32 +267,45 @@ impl Exporter {
         let n_records = all.records.len();
         let kept = self.expiry.kept(all, now());
         let n_expired = n_records - kept.records.len();
-        if contents.segments.len() < MANY && n_expired == 0 {
+        let segments = contents.segments.iter();
+        let small = segments.filter(|(_, segment)| segment.records.len() < MAX_RECORDS / 2);
+        if small.count() < MANY && n_expired == 0 {
             return Ok(0);
         }
-        let keep = kept.records.iter().flat_map(Record::blobs);
-        let keep = keep.chain(kept.lists.iter().filter_map(|list| list.list.blob()));
-        let keep: HashSet<Digest> = keep.map(|blob| blob.digest).collect();
         let names = contents.segments.iter().map(|(name, _)| name);
         let names: Vec<String> = names.chain(&contents.replaced).cloned().collect();
         // Names of what is replaced must sort before what replaces it, whatever the clocks say.
         let after = names.iter().filter_map(|name| time_of(name)).max();
         let after = after.map_or(0, |time| time + 1);
-        let mut last = self.write(kept.records, after).await?;
-        last.lists = kept.lists;
-        last.replaces.clone_from(&names);
-        self.write_one(&last, after).await?;
+        let last = Segment {
+            replaces: names.clone(),
+            ..Segment::new(now(), Vec::new())
+        };
+        self.write(kept, last, after).await?;
         for name in &names {
-            if let Err(error) = self.place.remove_segment(name).await {
-                // It is not read any more, so it only costs room.
-                tracing::debug!(%error, name, "a segment that was replaced stays");
+            if let Err(error) = self.place.remove_segment(name).await
+                && !error.is_absent()
+            {
+                // They are not read any more, so they only cost room.
+                tracing::debug!(%error, name, "segments that were replaced stay");
+                break;
             }
         }
-        // Without them one cannot tell what is still needed.
-        if contents.problems.is_empty() {
-            self.place.sweep(&keep).await?;
-        }
+        self.sweep().await?;
         Ok(n_expired)
+    }
+
+    /// Removes blobs that no segment names, if it can be told which these are.
+    async fn sweep(&self) -> Result<(), RemoteError> {
+        let contents = Contents::read(&self.place).await?;
+        if contents.is_partial || !contents.problems.is_empty() {
+            return Ok(());
+        }
+        let blobs = contents.segments.iter();
+        let blobs = blobs.flat_map(|(_, segment)| segment.blobs());
+        self.place
+            .sweep(&blobs.map(|blob| blob.digest).collect())
+            .await
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,7 @@ use kiln_registry::{BlobSink, BlobSource, Pushed};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::checked::Checked;
 use crate::error::RemoteError;
 use crate::segment::MAX_PACKED;
 
@@ -70,7 +72,7 @@ impl Folder {
     pub(crate) async fn read_segment(&self, name: &str) -> Result<Vec<u8>, RemoteError> {
         let path = self.segment(name);
         let mut bytes = Vec::new();
-        let file = File::open(&path).await.map_err(failed("read", &path))?;
+        let file = open(&path).map_err(failed("read", &path))?;
         let read = file.take(MAX_PACKED + 1).read_to_end(&mut bytes).await;
         read.map_err(failed("read", &path))?;
         Ok(bytes)
@@ -94,26 +96,16 @@ impl Folder {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RemoteError> {
         let path = self.blob(&blob.digest);
-        let mut file = File::open(&path).await.map_err(failed("read", &path))?;
-        let mut hasher = Hasher::new(blob.digest.algorithm());
-        let (mut chunk, mut done) = (vec![0; BUFFER], 0u64);
+        let mut file = open(&path).map_err(failed("read", &path))?;
+        let mut checked = Checked::new(blob, sink, progress);
+        let mut chunk = vec![0; BUFFER];
         loop {
             let n = file.read(&mut chunk).await.map_err(failed("read", &path))?;
-            done += n as u64;
-            if n == 0 || done > blob.size {
+            if n == 0 || !checked.take(Bytes::copy_from_slice(&chunk[..n])).await? {
                 break;
             }
-            hasher.update(&chunk[..n]);
-            let written = sink.write(Bytes::copy_from_slice(&chunk[..n])).await;
-            written.map_err(RemoteError::io("keep a blob"))?;
-            progress(done);
         }
-        let actual = hasher.finish();
-        if done != blob.size || actual != blob.digest {
-            let why = format!("it has {done} bytes and digest {actual}");
-            return Err(RemoteError::unusable(format!("`{}`", path.display()), why));
-        }
-        sink.finish().await.map_err(RemoteError::io("keep a blob"))
+        checked.finish(format!("`{}`", path.display())).await
     }
 
     pub(crate) async fn push_blob(
@@ -123,7 +115,7 @@ impl Folder {
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Pushed, RemoteError> {
         let path = self.blob(&blob.digest);
-        if fs::metadata(&path).is_ok_and(|found| found.len() == blob.size) {
+        if self.is_whole(blob).await {
             // Nobody removes it as unused before the segment that names it is there.
             touch(&path).map_err(failed("touch", &path))?;
             return Ok(Pushed::Existed);
@@ -135,6 +127,22 @@ impl Folder {
             return Err(RemoteError::unusable(format!("blob {}", blob.digest), why));
         }
         Ok(Pushed::Uploaded)
+    }
+
+    /// Returns true if a blob is there with the bytes that it should have.
+    async fn is_whole(&self, blob: &Descriptor) -> bool {
+        let Ok(mut file) = open(&self.blob(&blob.digest)) else {
+            return false;
+        };
+        let mut hasher = Hasher::new(blob.digest.algorithm());
+        let mut chunk = vec![0; BUFFER];
+        while let Ok(n) = file.read(&mut chunk).await {
+            if n == 0 {
+                return hasher.finish() == blob.digest;
+            }
+            hasher.update(&chunk[..n]);
+        }
+        false
     }
 
     /// Writes a file that appears complete or not at all; returns its length.
@@ -192,6 +200,19 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Opens a regular file; who put a pipe in its place does not make the build wait.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    Ok(File::from_std(file))
 }
 
 fn touch(path: &Path) -> io::Result<()> {

@@ -17,11 +17,13 @@ use crate::place::Place;
 use crate::segment::{ListAt, Record, Segment, unpack_list};
 
 /// How long a build waits for the records of a cache.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Segments that are read at most, the latest ones.
 const MAX_SEGMENTS: usize = 2000;
 /// Segments that are read at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
+/// Records and lists that are kept at most.
+const MAX_RECORDS: usize = 500_000;
 /// Promises that a cache may break before nothing of it is believed any more.
 const MAX_BROKEN: usize = 5;
 /// Longest compressed file list.
@@ -52,18 +54,31 @@ pub(crate) struct Contents {
     pub(crate) replaced: Vec<String>,
     /// Why others could not be read.
     pub(crate) problems: Vec<RemoteError>,
+    /// There may be more: some went while it was read, or there were too many.
+    pub(crate) is_partial: bool,
 }
 
 impl Contents {
     /// Reads all segments. One that cannot be read is a problem, and no error.
     pub(crate) async fn read(place: &Place) -> Result<Self, RemoteError> {
         let mut names = place.segments().await?;
+        let mut contents = Self {
+            is_partial: names.len() > MAX_SEGMENTS,
+            ..Self::default()
+        };
         names.reverse();
         names.truncate(MAX_SEGMENTS);
-        let mut contents = Self::default();
         let mut replaced: HashSet<String> = HashSet::new();
         let mut left = names.into_iter().peekable();
+        let mut n_records = 0;
         while left.peek().is_some() {
+            if n_records > MAX_RECORDS {
+                let why = format!("of more than {MAX_RECORDS} records the older are left out");
+                contents
+                    .problems
+                    .push(RemoteError::unusable("the rest", why));
+                break;
+            }
             let mut batch = Vec::new();
             while batch.len() < AT_ONCE
                 && let Some(name) = left.next()
@@ -77,11 +92,13 @@ impl Contents {
             for (name, segment) in batch.into_iter().zip(read) {
                 match segment {
                     Ok(segment) => {
+                        n_records += segment.records.len() + segment.lists.len();
+                        n_records += segment.replaces.len() + segment.used.len();
                         replaced.extend(segment.replaces.iter().cloned());
                         contents.segments.push((name, segment));
                     }
                     // Another build has just put it together with others.
-                    Err(error) if error.is_absent() => {}
+                    Err(error) if error.is_absent() => contents.is_partial = true,
                     Err(error) => contents.problems.push(error),
                 }
             }
@@ -150,8 +167,17 @@ impl RemoteCache {
 
     /// Reads the cache when this is called first.
     async fn known(&self, warn: impl Fn(String)) -> &Known {
+        let read = async || {
+            let mut contents = Contents::read(&self.place).await?;
+            if contents.segments.is_empty() && contents.problems.is_empty() {
+                let inline = self.place.inline().await?;
+                let inline = inline.map(|segment| (String::new(), segment));
+                contents.segments.extend(inline);
+            }
+            Ok(contents)
+        };
         let load = || async {
-            let read = match timeout(PATIENCE, Contents::read(&self.place)).await {
+            let read = match timeout(PATIENCE, read()).await {
                 Ok(read) => read,
                 Err(_) => Err(RemoteError::Slow(PATIENCE.as_secs())),
             };
@@ -187,7 +213,8 @@ impl RemoteCache {
         broken.insert(*key);
     }
 
-    /// Returns the file list of a record's layer. The caller compares it with the content id.
+    /// Returns the file list of a record's layer, which has one. The caller compares it with the
+    /// content id.
     pub async fn list(&self, record: &Record) -> Result<Vec<u8>, RemoteError> {
         self.unpacked(&record.list, &record.layer).await
     }
@@ -201,6 +228,7 @@ impl RemoteCache {
             ListAt::Blob(blob) if blob.size > MAX_PACKED_LIST => {
                 return Err(RemoteError::unusable(what(), "it is too large"));
             }
+            ListAt::Nowhere => return Err(RemoteError::unusable(what(), "it is not there")),
             ListAt::Blob(blob) => {
                 let mut bytes = Vec::new();
                 self.place.read_blob(blob, &mut bytes, &|_| ()).await?;

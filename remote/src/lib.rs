@@ -28,10 +28,12 @@
 //! bucket     blobs/sha256/HEX
 //! ```
 //!
+//! An image can be a cache, too: see `inline`.
+//!
 //! A record is a few hundred bytes, and a build reads all of them once, when it first misses
 //! something. A list is fetched when a key is made of it, a layer when its bytes are needed. What
 //! comes in is verified before it is used: a list against the content id, a blob against its digest,
-//! its tar against the diff id and what was unpacked against the content id. Whether a record or the
+//! what was unpacked against diff id and content id. Whether a record or the
 //! list of a base image's layer is true cannot be seen: who may write to a cache must be trusted. What
 //! is only a cache's word is never kept in the store.
 //!
@@ -39,9 +41,11 @@
 
 mod error;
 mod expiry;
+mod inline;
 mod segment;
 
 mod bucket;
+mod checked;
 mod folder;
 mod place;
 mod registry;
@@ -54,5 +58,6 @@ pub use crate::error::RemoteError;
 pub use crate::expiry::Expiry;
 pub use crate::export::{Exported, Exporter};
 pub use crate::import::RemoteCache;
+pub use crate::inline::{INLINE_FIELD, InlineRecord, inline_value};
 pub use crate::place::Place;
 pub use crate::segment::{LayerList, ListAt, Record};

@@ -12,6 +12,7 @@ use crate::bucket::Bucket;
 use crate::error::RemoteError;
 use crate::folder::Folder;
 use crate::registry::Registry;
+use crate::segment::Segment;
 
 /// A place that holds a cache. Clones share connections.
 #[derive(Debug, Clone)]
@@ -97,6 +98,14 @@ impl Place {
             Kind::Registry(registry) => registry.segments().await,
             Kind::Folder(folder) => folder.segments(),
             Kind::Bucket(bucket) => bucket.segments().await,
+        }
+    }
+
+    /// Returns what the image of that name says of its layers, where there is one.
+    pub(crate) async fn inline(&self) -> Result<Option<Segment>, RemoteError> {
+        match &self.0 {
+            Kind::Registry(registry) => registry.inline().await,
+            _ => Ok(None),
         }
     }
 

@@ -4,13 +4,17 @@
 //! user gave says that there is such a cache, and is never needed to read it.
 
 use bytes::Bytes;
-use kiln_graph::{Descriptor, Digest, Manifest, media_type};
-use kiln_registry::{BlobSink, Client, Reference};
+use kiln_graph::{Descriptor, Digest, Index, Manifest, MediaKind, media_type};
+use kiln_registry::{BlobSink, Client, Reference, RegistryError};
+use serde::de::DeserializeOwned;
 
 use crate::error::RemoteError;
-use crate::segment::{CACHE, MAX_PACKED, SEGMENT};
+use crate::inline::records_of;
+use crate::segment::{CACHE, MAX_PACKED, SEGMENT, Segment};
 
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Images of an index that are looked at.
+const MAX_IMAGES: usize = 16;
 /// A tag may have 128 characters.
 const MAX_TAG: usize = 80;
 
@@ -56,8 +60,7 @@ impl Registry {
         let at = self.segment(name)?;
         let found = self.client.manifest(&at, None).await?;
         let unusable = |why: String| RemoteError::unusable(format!("`{at}`"), why);
-        let manifest: Manifest =
-            serde_json::from_slice(&found.bytes).map_err(|error| unusable(error.to_string()))?;
+        let manifest: Manifest = self.parse(&found.bytes)?;
         let blob = manifest
             .layers
             .iter()
@@ -71,6 +74,46 @@ impl Registry {
         Ok(bytes)
     }
 
+    /// Returns the records of an image, or of all images of an index, that has the cache's name.
+    pub(crate) async fn inline(&self) -> Result<Option<Segment>, RemoteError> {
+        let top = match self.client.manifest(&self.name, None).await {
+            Ok(top) => top,
+            Err(RegistryError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut manifests = vec![top.bytes];
+        if MediaKind::of(&top.media_type) == Some(MediaKind::Index) {
+            let index: Index = self.parse(&manifests[0])?;
+            manifests.clear();
+            let images = index.manifests.iter();
+            let images =
+                images.filter(|one| MediaKind::of(&one.media_type) != Some(MediaKind::Index));
+            for image in images.take(MAX_IMAGES) {
+                let found = self.client.manifest(&self.name, Some(image.digest)).await?;
+                manifests.push(found.bytes);
+            }
+        }
+        let mut records = Vec::new();
+        for manifest in manifests {
+            let manifest: Manifest = self.parse(&manifest)?;
+            let is_image = MediaKind::of(&manifest.config.media_type) == Some(MediaKind::Config);
+            if !is_image || manifest.config.size > MAX_PACKED {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            self.read_blob(&manifest.config, &mut bytes, &|_| ())
+                .await?;
+            records.extend(records_of(&manifest, &self.parse(&bytes)?));
+        }
+        records.retain(|record| record.check().is_ok());
+        Ok((!records.is_empty()).then(|| Segment::new(0, records)))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, RemoteError> {
+        let unusable = |error| RemoteError::unusable(format!("`{}`", self.name), error);
+        serde_json::from_slice(json).map_err(unusable)
+    }
+
     pub(crate) async fn write_segment(
         &self,
         name: &str,
@@ -81,11 +124,17 @@ impl Registry {
         let segment = Descriptor::new(SEGMENT, Digest::sha256(&bytes), size);
         self.push(&segment, bytes).await?;
         let layers: Vec<Descriptor> = [&segment].into_iter().chain(blobs).cloned().collect();
-        let manifest = self.manifest(layers).await?;
-        self.put(&self.segment(name)?, &manifest).await?;
-        // What people see, and what tells a cache of kiln's from others.
-        let marker = self.manifest(Vec::new()).await?;
-        self.put(&self.name, &marker).await
+        let at = self.segment(name)?;
+        let manifest = self.manifest(&at, layers).await?;
+        self.put(&at, &manifest).await?;
+        // What people see. An image that has the name stays.
+        match self.client.resolve(&self.name).await {
+            Err(RegistryError::NotFound { .. }) => {
+                let marker = self.manifest(&self.name, Vec::new()).await?;
+                self.put(&self.name, &marker).await
+            }
+            other => Ok(other.map(drop)?),
+        }
     }
 
     async fn push(&self, blob: &Descriptor, bytes: Bytes) -> Result<(), RemoteError> {
@@ -97,7 +146,12 @@ impl Registry {
     }
 
     /// Returns a manifest with these layers, after it was seen to that its config is there.
-    async fn manifest(&self, layers: Vec<Descriptor>) -> Result<Vec<u8>, RemoteError> {
+    /// Each has its own name in it: two tags of one manifest would be removed together.
+    async fn manifest(
+        &self,
+        at: &Reference,
+        layers: Vec<Descriptor>,
+    ) -> Result<Vec<u8>, RemoteError> {
         let empty = Descriptor::new(EMPTY, Digest::sha256("{}"), 2);
         self.push(&empty, Bytes::from_static(b"{}")).await?;
         let layers = match layers.is_empty() {
@@ -110,6 +164,7 @@ impl Registry {
             "artifactType": CACHE,
             "config": empty,
             "layers": layers,
+            "annotations": { "org.opencontainers.image.ref.name": at.tag().unwrap_or_default() },
         });
         Ok(serde_json::to_vec(&manifest).expect("plain data"))
     }

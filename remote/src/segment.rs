@@ -20,9 +20,11 @@ pub(crate) const CACHE: &str = "application/vnd.kiln.cache.v1";
 
 /// Longest segment, compressed and not.
 pub(crate) const MAX_PACKED: u64 = 16 << 20;
-const MAX_SEGMENT: u64 = 128 << 20;
+const MAX_SEGMENT: u64 = 32 << 20;
 /// Longest file list before compression.
-const MAX_LIST: u64 = 256 << 20;
+const MAX_LIST: u64 = 128 << 20;
+/// Longest name of a step, in characters.
+const MAX_NAME: usize = 500;
 /// Longest compressed list that stands in its record.
 const MAX_INLINE: usize = 1 << 10;
 const LEVEL: i32 = 3;
@@ -30,7 +32,8 @@ const LEVEL: i32 = 3;
 /// What a build added to a cache, and what it used of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Segment {
-    version: u32,
+    /// Version of the format.
+    pub(crate) version: u32,
     /// When it was written, in seconds since 1970.
     pub(crate) written: i64,
     /// Names of segments that it stands for.
@@ -90,12 +93,14 @@ pub enum ListAt {
     Here(String),
     /// A blob.
     Blob(Descriptor),
+    /// It is not known: the layer itself has to be looked at.
+    Nowhere,
 }
 
 impl ListAt {
     pub(crate) fn blob(&self) -> Option<&Descriptor> {
         match self {
-            Self::Here(_) => None,
+            Self::Here(_) | Self::Nowhere => None,
             Self::Blob(blob) => Some(blob),
         }
     }
@@ -108,10 +113,19 @@ impl Record {
     }
 
     /// Records of other makers are refused where they could only be wrong.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let is = |digest: &Digest, algorithm| digest.algorithm() == algorithm;
         if !is(&self.key, Algorithm::Blake3) || !is(&self.layer, Algorithm::Blake3) {
             return Err(format!("the key {} or its layer is no BLAKE3", self.key));
+        }
+        if !is_format(&self.format) {
+            return Err(format!(
+                "blobs of the form `{:.40}` are not known",
+                self.format
+            ));
+        }
+        if self.created < 0 || self.used < 0 || self.elapsed_ms < 0 {
+            return Err(format!("the key {} is from before 1970", self.key));
         }
         let blobs = self.blobs().map(|blob| &blob.digest);
         for digest in blobs.chain([&self.diff_id]) {
@@ -121,6 +135,19 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// Returns true for the name of a form that kiln makes blobs in.
+fn is_format(name: &str) -> bool {
+    let (kind, level) = name.split_once('-').unwrap_or((name, ""));
+    let is_level = level.len() <= 2 && level.bytes().all(|byte| byte.is_ascii_digit());
+    matches!(kind, "gzip" | "zstd") && is_level || name == "tar"
+}
+
+/// Returns a name as it is shown: on one line, and not longer than a line should be.
+pub(crate) fn shown(name: &str) -> String {
+    let clean = |char: char| if char.is_control() { ' ' } else { char };
+    name.chars().take(MAX_NAME).map(clean).collect()
 }
 
 impl Segment {
@@ -144,15 +171,16 @@ impl Segment {
     pub(crate) fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, RemoteError> {
         let refused = |why: String| RemoteError::unusable(format!("segment `{name}`"), why);
         let json = unpack(bytes, MAX_SEGMENT).map_err(|error| refused(error.to_string()))?;
-        let segment: Self =
+        let mut segment: Self =
             serde_json::from_slice(&json).map_err(|error| refused(error.to_string()))?;
         if segment.version != VERSION {
             let version = segment.version;
             let why = format!("it has format {version}, and this kiln reads {VERSION}");
             return Err(refused(why));
         }
-        for record in &segment.records {
+        for record in &mut segment.records {
             record.check().map_err(refused)?;
+            record.name = shown(&record.name);
         }
         for blob in segment.lists.iter().filter_map(|list| list.list.blob()) {
             if blob.digest.algorithm() != Algorithm::Sha256 {
@@ -204,6 +232,9 @@ fn unpack(packed: &[u8], limit: u64) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
     use super::*;
 
     pub(crate) fn record(key: &str, created: i64, size: u64) -> Record {
@@ -248,6 +279,25 @@ pub(crate) mod tests {
         ] {
             let error = Segment::from_bytes("s", &bytes).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_segments_are_refused_or_make_sense(at in any::<usize>(), byte in any::<u8>()) {
+            let segment = Segment::new(9, vec![record("a", 1, 2), record("b", 3, 4)]);
+            let mut json = serde_json::to_vec(&segment).unwrap();
+            let at = at % json.len();
+            json[at] = byte;
+            if let Ok(read) = Segment::from_bytes("s", &pack(&json)) {
+                prop_assert!(read.records.iter().all(|record| record.check().is_ok()));
+                prop_assert_eq!(Segment::from_bytes("s", &read.to_bytes()).unwrap(), read);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_no_panic(bytes in vec(any::<u8>(), 0..200)) {
+            prop_assert!(Segment::from_bytes("s", &bytes).is_err());
         }
     }
 

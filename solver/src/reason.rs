@@ -58,7 +58,7 @@ pub enum Reason {
 impl Reason {
     /// Returns lines for people; times are told as ages, seen from `now`.
     pub fn lines(&self, now: i64) -> Vec<String> {
-        let ago = |since: &i64| age(now - since);
+        let ago = |since: &i64| age(now.saturating_sub(*since));
         match self {
             Self::Cached {
                 since,

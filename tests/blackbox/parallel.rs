@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Context, Lab, free_port, output};
+use crate::support::{Context, Lab, Proxy, free_port, output};
 
 /// Each stage waits until the other listens; one after the other, they would wait for ever.
 #[test]
@@ -136,4 +136,67 @@ fn processes_share_a_store() {
     }
     let times = dests.map(|dest| fs::read_to_string(dest.join("t")).unwrap());
     assert_eq!(times[0], times[1]);
+}
+
+/// A store that many builds share fetches what they have in common once.
+#[test]
+fn sibling_builds_fetch_their_base_once() {
+    const N_BUILDS: usize = 50;
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let proxy = Proxy::before(lab.registry.host());
+    let base = format!("{}/busybox:latest", proxy.host());
+    let context = |number| Context::new(&format!("FROM {base}\nRUN echo {number} > /n\n"));
+    let contexts: Vec<Context> = (0..N_BUILDS).map(context).collect();
+    let builds: Vec<_> = contexts
+        .iter()
+        .map(|one| lab.kiln.build(one).start())
+        .collect();
+    for build in builds {
+        build.wait().succeeded();
+    }
+    let requests = proxy.take_requests();
+    let index = lab.registry.path("storage");
+    let layer = largest_blob(&index);
+    let is_layer = |request: &&String| request.starts_with("GET") && request.contains(&layer);
+    assert_eq!(requests.iter().filter(is_layer).count(), 1, "{requests:#?}");
+}
+
+/// Returns the hash of the longest blob of a registry.
+fn largest_blob(storage: &Path) -> String {
+    let mut found = (0, String::new());
+    let blobs = storage.join("docker/registry/v2/blobs/sha256");
+    for prefix in fs::read_dir(blobs).unwrap() {
+        for blob in fs::read_dir(prefix.unwrap().path()).unwrap() {
+            let blob = blob.unwrap();
+            let size = fs::metadata(blob.path().join("data")).unwrap().len();
+            found = found.max((size, blob.file_name().into_string().unwrap()));
+        }
+    }
+    found.1
+}
+
+/// What platforms have in common is made once.
+#[test]
+fn platforms_share_what_is_equal() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let context = Context::new(
+        "ARG BASE\nFROM --platform=$BUILDPLATFORM $BASE AS build\n\
+         RUN echo x | tee -a /count && cat /proc/sys/kernel/random/uuid > /id\n\
+         FROM scratch\nARG TARGETARCH\nCOPY --from=build /id /id\nCOPY --from=build /count /$TARGETARCH\n",
+    );
+    let layout = lab.kiln.out("layout");
+    let spec = format!("{},tar=false", output("oci", &layout));
+    let build = lab
+        .build(&context)
+        .args(["--platform", "linux/amd64,linux/arm64", "-o", &spec]);
+    let outcome = build.ok();
+    let ran = outcome.names_of_ran();
+    let is_step = |name: &&String| name.starts_with("RUN");
+    assert_eq!(ran.iter().filter(is_step).count(), 1, "{}", outcome.stderr);
+    let index = fs::read_to_string(layout.join("index.json")).unwrap();
+    assert!(index.contains("image.index"), "{index}");
 }

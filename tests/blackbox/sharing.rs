@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::scope;
 
+use serde_json::Value;
+
 use crate::support::{
-    Build, Context, Kiln, Lab, Outcome, S3, free_port, output, pull_with_skopeo, require_tools,
-    text,
+    Build, Context, Image, Kiln, Lab, Outcome, S3, command, free_port, output, pull_with_skopeo,
+    run, text,
 };
 
 const PROJECT: &str = "ARG BASE\nFROM $BASE AS tools\n\
@@ -368,10 +370,9 @@ fn it_can_be_said_where_a_step_came_from() {
 
 #[test]
 fn a_bucket_is_a_cache_too() {
-    let Some(lab) = Lab::require().filter(|_| require_tools(&S3::TOOLS)) else {
+    let (Some(lab), Some(server)) = (Lab::require(), S3::require()) else {
         return;
     };
-    let server = S3::start();
     let bucket = format!("type=s3,bucket=team,name=app,endpoint_url={}", server.url());
     let keys = "access_key_id=S3RVER,secret_access_key=S3RVER";
     let place = format!("{bucket},{keys}");
@@ -379,13 +380,12 @@ fn a_bucket_is_a_cache_too() {
     let (outcome, kiln) = import(&lab, &place);
     outcome.ran(&[]).cached(&STEPS);
     assert_eq!(id(&kiln), id(&exported));
-    // Who has no key is told so in the server's words, and builds.
-    let stranger = format!("{bucket},access_key_id=S3RVER,secret_access_key=wrong");
-    let (outcome, _) = import(&lab, &stranger);
-    outcome.ran(&STEPS).says(&[
-        "WARNING: the cache `s3://team/app/`",
-        "SignatureDoesNotMatch",
-    ]);
+    // A bucket that is not there is told in the server's words.
+    let nowhere = place.replace("bucket=team", "bucket=nowhere");
+    let (outcome, _) = import(&lab, &nowhere);
+    outcome
+        .ran(&STEPS)
+        .says(&["WARNING: the cache `s3://nowhere/app/`", "NoSuchBucket"]);
     assert!(!outcome.stderr.contains("S3RVER"), "{}", outcome.stderr);
     // What expires is gone from the bucket but for blobs that are new.
     let context = project();
@@ -398,4 +398,204 @@ fn a_bucket_is_a_cache_too() {
     let is_object = |name: &&std::ffi::OsString| name.to_string_lossy().ends_with("_object");
     assert_eq!(objects.iter().filter(is_object).count(), 1, "{objects:?}");
     import(&lab, &place).0.ran(&STEPS);
+}
+
+#[test]
+fn an_image_can_be_the_cache() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let name = lab.registry.name("team/app:1");
+    let from = format!("type=registry,ref={name}");
+    for flag in [
+        "--cache-to=type=inline",
+        "--build-arg=BUILDKIT_INLINE_CACHE=1",
+    ] {
+        let (kiln, context) = (Kiln::new(), project());
+        let pushed = build(&lab, &kiln, &context).args([flag, "--push", "-t", &name]);
+        pushed.ok().ran(&STEPS);
+        let (outcome, kiln) = import(&lab, &from);
+        outcome.ran(&STEPS[..3]).cached(&STEPS[3..]);
+        // Who builds upon it does not say what its layers were made of.
+        let above = Context::new(&format!("FROM {name}\nRUN true\n"));
+        let inspected = kiln.build(&above).tag("above").ok();
+        drop(inspected);
+        assert!(!kiln.inspect("above").to_string().contains("kiln.cache"));
+    }
+    let plain = lab.registry.name("busybox:latest");
+    let (outcome, _) = import(&lab, &plain);
+    outcome.says(&["WARNING: there is no cache"]).ran(&STEPS);
+}
+
+/// What a cache says is used by the builds that name it, and by no others.
+#[test]
+fn a_lying_cache_leaves_nothing_in_the_store() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    let good = Context::new("ARG BASE\nFROM $BASE\nRUN echo good > /prog\n");
+    let evil = Context::new("ARG BASE\nFROM $BASE\nRUN echo evil > /prog\n");
+    let other = tempfile::tempdir().unwrap();
+    for (context, to) in [(&good, &to), (&evil, &folder(other.path())[0])] {
+        let kiln = Kiln::new();
+        build(&lab, &kiln, context).args(["--cache-to", to]).ok();
+    }
+    let [mut record, lie] = [dir.path(), other.path()].map(read_record);
+    for field in ["blob", "diff_id"] {
+        record["records"][0][field] = lie["records"][0][field].clone();
+    }
+    write_record(dir.path(), &record);
+    let blob = lie["records"][0]["blob"]["digest"]
+        .as_str()
+        .unwrap()
+        .replace("sha256:", "");
+    let at = |dir: &Path| dir.join("blobs/sha256").join(&blob);
+    fs::copy(at(other.path()), at(dir.path())).unwrap();
+    let victim = Kiln::new();
+    let first = build(&lab, &victim, &good).args(["--cache-from", &from, "-t", "victim"]);
+    first.ok();
+    let archive = victim.out("image.tar");
+    let alone = build(&lab, &victim, &good).arg("--no-cache");
+    alone.arg("-o").arg(output("oci", &archive)).ok();
+    let (_, tree) = victim.tree_of(build(&lab, &victim, &good));
+    let honest = Kiln::new();
+    assert_eq!(tree, honest.tree_of(build(&lab, &honest, &good)).1);
+    let image = Image::open_archive(&archive);
+    let ids = image.diff_ids();
+    assert_ne!(
+        ids.last().map(String::as_str),
+        record["records"][0]["diff_id"].as_str()
+    );
+}
+
+/// A false list of a base image is not what anything is recorded by.
+#[test]
+fn a_false_list_of_a_base_is_not_recorded_by() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    let copy =
+        Context::new("ARG BASE\nFROM $BASE AS b\nFROM scratch\nCOPY --from=b /etc/passwd /p\n");
+    let kiln = Kiln::new();
+    build(&lab, &kiln, &copy).args(["--cache-to", &to]).ok();
+    let mut segment = read_record(dir.path());
+    segment["records"] = serde_json::json!([]);
+    let blobs = dir.path().join("blobs/sha256");
+    let digest = segment["lists"][0]["list"]["digest"]
+        .as_str()
+        .unwrap()
+        .replace("sha256:", "");
+    let mut list = zstd(&["-d"], &fs::read(blobs.join(digest)).unwrap());
+    let path = b"etc/passwd";
+    let at = list
+        .windows(path.len())
+        .position(|window| window == path)
+        .unwrap();
+    // Behind the path are kind and size, then the digest.
+    list[at + path.len() + 4] ^= 1;
+    let packed = zstd(&[], &list);
+    fs::write(dir.path().join("list"), &packed).unwrap();
+    let sum = run(command("sha256sum").arg(dir.path().join("list")));
+    let sum = text(&sum.stdout)[..64].to_owned();
+    fs::write(blobs.join(&sum), &packed).unwrap();
+    segment["lists"][0]["list"]["digest"] = format!("sha256:{sum}").into();
+    segment["lists"][0]["list"]["size"] = packed.len().into();
+    write_record(dir.path(), &segment);
+    let victim = Kiln::new();
+    let lied_to = build(&lab, &victim, &copy).args(["--cache-from", &from]);
+    lied_to.ok().says(&["has a wrong file list"]);
+    // The true key is known now, and nothing else.
+    build(&lab, &victim, &copy).ok().ran(&[]);
+}
+
+/// Returns what the only segment of a folder says.
+fn read_record(dir: &Path) -> Value {
+    let bytes = fs::read(&segments(dir)[0]).unwrap();
+    serde_json::from_slice(&zstd(&["-d"], &bytes)).unwrap()
+}
+
+fn write_record(dir: &Path, segment: &Value) {
+    let json = serde_json::to_vec(segment).unwrap();
+    fs::write(&segments(dir)[0], zstd(&[], &json)).unwrap();
+}
+
+fn zstd(args: &[&str], input: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::write(&from, input).unwrap();
+    run(command("zstd")
+        .args(args)
+        .arg("-q")
+        .arg(&from)
+        .arg("-o")
+        .arg(&to));
+    fs::read(to).unwrap()
+}
+
+#[test]
+fn a_cache_that_lost_something_gets_it_back() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [to, from] = folder(dir.path());
+    export(&lab, &to);
+    fs::remove_dir_all(dir.path().join("blobs")).unwrap();
+    let (kiln, context) = (Kiln::new(), project());
+    let both = build(&lab, &kiln, &context).args(["--cache-from", &from, "-t", "app"]);
+    let outcome = both.args(["--cache-to", &format!("{to},mode=max")]).ok();
+    outcome.says(&["WARNING: what the cache"]);
+    let (outcome, _) = import(&lab, &from);
+    assert!(
+        !outcome.stderr.contains("WARNING: what the cache"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn caches_of_one_repository_are_kept_apart() {
+    let Some(lab) = Lab::require() else {
+        return;
+    };
+    let tag = |tag: &str| {
+        format!(
+            "type=registry,ref={}",
+            lab.registry.name(&format!("two:{tag}"))
+        )
+    };
+    let (kiln, context) = (Kiln::new(), job(0));
+    let first = build(&lab, &kiln, &context).args(["--cache-to", &tag("a")]);
+    first.args(["--cache-to", &tag("b")]).ok();
+    for number in 1..13 {
+        build(&lab, &kiln, &job(number))
+            .args(["--cache-to", &tag("a")])
+            .ok();
+    }
+    for (name, number) in [("a", 12), ("a", 0), ("b", 0)] {
+        let kiln = Kiln::new();
+        let context = job(number);
+        build(&lab, &kiln, &context)
+            .args(["--cache-from", &tag(name)])
+            .ok()
+            .ran(&[]);
+    }
+    // An image that has the name stays.
+    let image = format!("type=registry,ref={}", lab.busybox());
+    build(&lab, &kiln, &job(99))
+        .args(["--cache-to", &image])
+        .ok();
+    build(&lab, &Kiln::new(), &job(100)).ok();
+}
+
+#[test]
+fn keys_of_buckets_are_not_shown() {
+    let (kiln, context) = (Kiln::new(), job(1));
+    let spec = "type=s3,bucket=b,region=r,access_key_id=AK,secret_access_key=TOP,SECRET";
+    let outcome = kiln.build(&context).args(["--cache-to", spec]).fails(2);
+    assert!(!outcome.stderr.contains("SECRET"), "{}", outcome.stderr);
 }

@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
-use kiln_cache::{FileList, Layer, Store, StoreError, Tree};
+use kiln_cache::{FileList, KeyLock, Layer, Store, StoreError, Tree};
 use kiln_graph::{Descriptor, Digest, Encoder, ImageConfig, Index, Manifest, MediaKind, Platform};
 use kiln_registry::{Client, Reference, choose_manifest};
 use kiln_remote::RemoteCache;
 use kiln_solver::{Direction, Task, blocking};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::copy::tree_of;
 use crate::error::WorkerError;
@@ -21,6 +22,7 @@ use crate::layout::OciLayout;
 use crate::promise::{Promise, Promises};
 use crate::sink::{Memory, fetch_into};
 use crate::snapshot::{Origin, Snapshot, SnapshotLayer, id_of};
+use crate::sources::wait_for_key;
 
 /// Longest image config in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -228,8 +230,7 @@ impl Images {
     /// Makes sure that a layer's blob is in the store.
     pub async fn fetch_blob(&self, origin: &Origin, task: &Task) -> Result<(), WorkerError> {
         let digest = origin.blob.digest;
-        let flight = self.flight(digest);
-        let _flying = flight.lock().await;
+        let _turn = self.turn(&digest, &origin.reference, task).await?;
         if self.store.has_whole_blob(&origin.blob)? {
             return Ok(());
         }
@@ -312,8 +313,8 @@ impl Images {
         match (&layer.origin, self.promise(&layer.id)) {
             (Some(origin), _) => self.fetch_blob(origin, task).await,
             (None, Some(promise)) => {
-                let flight = self.flight(promise.record().blob.digest);
-                let _flying = flight.lock().await;
+                let record = promise.record();
+                let _turn = self.turn(&record.blob.digest, &record.name, task).await?;
                 let promises = &self.shared.promises;
                 promises.fetch(&promise, &self.store, task).await
             }
@@ -327,8 +328,7 @@ impl Images {
         task: &Task,
     ) -> Result<Layer, WorkerError> {
         let promise = self.promise(&layer.id).ok_or_else(|| missing(layer))?;
-        let flight = self.flight(layer.id);
-        let _flying = flight.lock().await;
+        let _turn = self.turn(&layer.id, &promise.record().name, task).await?;
         if let Some(found) = self.known(&layer.id)? {
             return Ok(found);
         }
@@ -351,30 +351,32 @@ impl Images {
         self.shared.promises.n_broken()
     }
 
-    /// Returns what a snapshot shows. Where the lists of its layers are known, nothing is pulled or
+    /// Returns what a snapshot shows, and whether that rests on the word of a shared cache. Where the lists of its layers are known, nothing is pulled or
     /// unpacked for that.
     pub(crate) async fn tree(
         &self,
         snapshot: &Snapshot,
         caches: &[Arc<RemoteCache>],
         task: &Task,
-    ) -> Result<Tree, WorkerError> {
+    ) -> Result<(Tree, bool), WorkerError> {
         let chain = snapshot.layers();
         let mut lists = Vec::with_capacity(chain.len());
+        let mut is_believed = false;
         for (at, layer) in chain.iter().enumerate() {
-            let promise = self.promise(&layer.id).filter(|_| layer.origin.is_none());
-            match (self.list(&chain[..at], layer)?, promise) {
-                (Some(list), _) => lists.push(list),
-                (None, Some(promise)) => {
-                    lists.push(self.shared.promises.list(&promise, task).await?);
-                }
-                (None, None) => match self.shared_list(&chain[..at], layer, caches, task).await {
-                    Some(list) => lists.push(list),
-                    None => return Ok(tree_of(&self.layers(snapshot, task).await?)),
-                },
+            let promise = self.promise(&layer.id);
+            let promise = promise.filter(|one| layer.origin.is_none() && one.has_list());
+            if let Some(list) = self.list(&chain[..at], layer)? {
+                lists.push(list);
+            } else if let Some(promise) = promise {
+                lists.push(self.shared.promises.list(&promise, task).await?);
+            } else if let Some(list) = self.shared_list(&chain[..at], layer, caches, task).await {
+                is_believed = true;
+                lists.push(list);
+            } else {
+                return Ok((tree_of(&self.layers(snapshot, task).await?), false));
             }
         }
-        Ok(Tree::new(lists))
+        Ok((Tree::new(lists), is_believed))
     }
 
     /// Looks for the list of a base image's layer in shared caches. It is their word only, so it is
@@ -496,8 +498,7 @@ impl Images {
         origin: &Arc<Origin>,
         task: &Task,
     ) -> Result<Layer, WorkerError> {
-        let flight = self.flight(layer.id);
-        let _flying = flight.lock().await;
+        let _turn = self.turn(&layer.id, &origin.reference, task).await?;
         if let Some(found) = self.unpacked(below, layer)? {
             return Ok(found);
         }
@@ -516,15 +517,30 @@ impl Images {
         .await
     }
 
-    /// Returns the lock under which a blob or layer is made.
-    fn flight(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut flights = self
-            .shared
-            .flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(flights.entry(digest).or_default())
+    /// Waits until nobody else makes a blob or a layer, in this process or another one that shares
+    /// the store. `name` is what others are told who wait.
+    async fn turn(&self, what: &Digest, name: &str, task: &Task) -> Result<Turn, WorkerError> {
+        let flight = {
+            let flights = self.shared.flights.lock();
+            let mut flights = flights.unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(flights.entry(*what).or_default())
+        };
+        let flight = flight.lock_owned().await;
+        let mut encoder = Encoder::new("turn");
+        encoder.value(what);
+        let lock = wait_for_key(&self.store, &encoder.finish(), name, task).await?;
+        Ok(Turn {
+            _lock: lock,
+            _flight: flight,
+        })
     }
+}
+
+/// The right to make a blob or a layer, until it is dropped.
+#[derive(Debug)]
+struct Turn {
+    _lock: KeyLock,
+    _flight: OwnedMutexGuard<()>,
 }
 
 fn missing(layer: &SnapshotLayer) -> WorkerError {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_cache::{FileList, Layer, Store};
 use kiln_graph::Digest;
-use kiln_remote::{Record, RemoteCache, RemoteError};
+use kiln_remote::{ListAt, Record, RemoteCache, RemoteError};
 use kiln_solver::{Direction, Task, blocking};
 use tokio::sync::OnceCell;
 
@@ -48,6 +48,11 @@ impl Promise {
         &self.record
     }
 
+    /// Returns true if its file list can be had without the layer.
+    pub(crate) fn has_list(&self) -> bool {
+        self.record.list != ListAt::Nowhere
+    }
+
     /// Returns the cache that has it.
     pub fn cache(&self) -> &RemoteCache {
         &self.cache
@@ -83,8 +88,7 @@ impl Promises {
         };
         let reason = std::error::Error::source(&error).map(ToString::to_string);
         let reason = reason.unwrap_or_default();
-        task.reporter()
-            .warn(format!("{error}, and the step runs instead: {reason}"));
+        task.reporter().warn(format!("{error}: {reason}"));
         error
     }
 
@@ -128,18 +132,9 @@ impl Promises {
         let fetched = fetch_into(store, &record.blob.digest, async |sink| {
             place.read_blob(&record.blob, sink, &progress).await
         });
-        match fetched.await? {
-            Ok(()) => {}
-            Err(error) => return Err(self.broken(promise, error, task)),
-        }
-        // So that an export finds it, and nobody makes it again.
-        let blob = kiln_cache::LayerBlob {
-            digest: record.blob.digest,
-            size: record.blob.size,
-            diff_id: record.diff_id,
-        };
-        store.record_layer_blob(&record.layer, &record.format, &blob)?;
-        Ok(())
+        let fetched = fetched.await?;
+        // That this is the blob of that layer is the cache's word, and not noted in the store.
+        fetched.map_err(|error| self.broken(promise, error, task))
     }
 
     /// Unpacks the blob of a promised layer, which was fetched.

@@ -151,9 +151,14 @@ pub(crate) async fn wait_for_key(
             KeyTurn::Taken(holder) => holder,
         };
         if told.is_none() || holder.is_some() && told.as_ref() != Some(&holder) {
-            let of = holder.as_ref().map(|who| format!(", {who}"));
-            let of = of.unwrap_or_default();
-            task.status(format!("waiting for another build that makes the same{of}"));
+            let own = format!("process {}: ", std::process::id());
+            task.status(match &holder {
+                Some(who) if who.starts_with(&own) => {
+                    "waiting for another platform, which makes the same".to_owned()
+                }
+                Some(who) => format!("waiting for another build that makes the same, {who}"),
+                None => "waiting for another build that makes the same".to_owned(),
+            });
             told = Some(holder);
         }
         pause.wait().await;

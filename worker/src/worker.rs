@@ -14,7 +14,7 @@
 mod context;
 mod keys;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -56,6 +56,8 @@ pub struct LocalWorker {
     caches: Vec<Arc<RemoteCache>>,
     // Guards what was told of vertices, by digest.
     told: Mutex<HashMap<Digest, Explanation>>,
+    // Guards the vertices whose keys rest on the word of a shared cache, by digest.
+    believed: Mutex<HashSet<Digest>>,
 }
 
 /// The key of a vertex, and why the vertex ran or was found.
@@ -124,6 +126,7 @@ impl LocalWorker {
             reuse: parts.reuse,
             caches: parts.caches,
             told: Mutex::default(),
+            believed: Mutex::default(),
             sources: parts.sources,
             store: parts.store,
             images: parts.images,
@@ -254,11 +257,13 @@ impl Worker for LocalWorker {
             Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_) => {}
         }
         let key = key.copied().unwrap_or(vertex.digest);
+        let key = self.own_key(key, vertex, inputs, task).await?;
         let _lock = wait_for_key(&self.store, &key, &vertex.meta.name, task).await?;
         if !vertex.meta.ignore_cache
             && let Some(value) = self.lookup(&key, vertex, inputs, task).await?
         {
-            // Another process made it while we waited.
+            // Another process, or another platform, made it while we waited.
+            task.cached();
             return Ok(Outcome::Done(value));
         }
         let started = Instant::now();
@@ -316,6 +321,14 @@ impl LocalWorker {
     pub fn key_of(&self, vertex: &Digest) -> Option<Digest> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.get(vertex).map(|explanation| explanation.key)
+    }
+
+    /// Returns true if a vertex ran, and was not found.
+    pub fn did_run(&self, vertex: &Digest) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(vertex).is_some_and(|told| {
+            !matches!(told.reason, Reason::Cached { .. } | Reason::Imported { .. })
+        })
     }
 
     /// Runs a vertex that makes a layer.

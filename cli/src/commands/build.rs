@@ -11,12 +11,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::{join, join_all, try_join, try_join_all};
 use futures_util::stream::FuturesUnordered;
 use kiln_exporter::{
-    ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
+    Compression, ImageLayer, ImageOptions, OutputKind, PreparedLayer, prepare_layer, push_layer,
 };
 use kiln_frontend::{
     Compiled, Diagnostic, Dockerfile, ImageKey, ImageRequest, Images, Options, help_for_request,
 };
-use kiln_graph::{Digest, Platform, VertexId};
+use kiln_graph::{Descriptor, Digest, Platform, VertexId};
 use kiln_registry::Reference;
 use kiln_solver::{Reporter, SolveOptions, Task, blocking, solve};
 use kiln_worker::{
@@ -25,7 +25,7 @@ use kiln_worker::{
 use tokio::sync::mpsc;
 
 use crate::args::Diagnostics;
-use crate::commands::build::caching::Caches;
+use crate::commands::build::caching::{Caches, add_inline};
 use crate::commands::call::Report;
 use crate::commands::why::{self, BuildReport};
 use crate::export::{push_names, push_progress};
@@ -289,6 +289,13 @@ impl Build<'_> {
         let mut assembly = image::assemble(compiled, &values, why::now());
         if self.plan.squash {
             self.squash(&mut assembly).await?;
+            if self.plan.caches.inline {
+                let text = "a squashed image is no cache: its one layer is what no step makes";
+                self.reporter.warn(text);
+            }
+        } else if self.plan.caches.inline {
+            let (store, compression) = (&self.session.store, self.compression());
+            add_inline(&mut assembly, (compiled, &worker), store, compression)?;
         }
         Ok(Built {
             platform: prepared.platform.clone(),
@@ -395,9 +402,8 @@ impl Build<'_> {
             return image::image_layer(store, layer).map_err(Failure::user);
         };
         let record = promise.record();
-        let is_here = store.layer(&layer.id).map_err(Failure::user)?.is_some();
         let is_as_made = options.promise || record.format == options.compression.format();
-        if is_here || !is_as_made {
+        if !is_as_made {
             let task = self.reporter.task("fetching layers from caches", None);
             let snapshot = Snapshot::of_image(vec![layer.clone()]);
             let unpacked = images.layers(&snapshot, &task).await;
@@ -411,7 +417,11 @@ impl Build<'_> {
             noted.map_err(Failure::user)?;
         }
         Ok(ImageLayer::Base {
-            descriptor: record.blob.clone(),
+            descriptor: Descriptor::new(
+                Compression::media_type_of(&record.format),
+                record.blob.digest,
+                record.blob.size,
+            ),
             diff_id: record.diff_id,
             mount_from: repository.cloned(),
         })

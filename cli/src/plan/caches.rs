@@ -61,6 +61,8 @@ pub(crate) struct CacheTo {
 pub(crate) struct CachePlan {
     pub(crate) from: Vec<CachePlace>,
     pub(crate) to: Vec<CacheTo>,
+    /// The image says of its layers what made them.
+    pub(crate) inline: bool,
 }
 
 /// The options of one cache, each with what was said of it.
@@ -74,10 +76,11 @@ struct Given<'a> {
 
 /// What both flags take, by type; the last are those of `--cache-to`.
 const KNOWN: &[(&str, &[&str], &[&str])] = &[
+    ("inline", &[], &[]),
     ("registry", &["ref"], &["image-manifest", "oci-mediatypes"]),
     (
         "local",
-        &["src", "dest", "tag", "digest"],
+        &["src", "dest"],
         &["image-manifest", "oci-mediatypes"],
     ),
     (
@@ -109,24 +112,38 @@ const EXPORT: &[&str] = &[
 ];
 
 /// Reads all caches of a command line.
-pub(super) fn caches(args: &BuildArgs, env: &Environment) -> Result<CachePlan, Failure> {
+pub(super) fn caches(
+    args: &BuildArgs,
+    build_args: &[(String, String)],
+    env: &Environment,
+) -> Result<CachePlan, Failure> {
     let read = |text, flag| Given::read(text, flag, env);
     let mut plan = CachePlan::default();
+    let inline = build_args.iter().rev();
+    let mut inline = inline.filter(|(name, _)| name == "BUILDKIT_INLINE_CACHE");
+    plan.inline = inline
+        .next()
+        .is_some_and(|(_, value)| switch(value).unwrap_or(false));
     for text in &args.cache_from {
         plan.from.push(read(text, "--cache-from")?.place()?);
     }
     for text in &args.cache_to {
-        plan.to.push(read(text, "--cache-to")?.export()?);
+        let given = read(text, "--cache-to")?;
+        match given.kind == "inline" {
+            true => plan.inline = true,
+            false => plan.to.push(given.export()?),
+        }
     }
     Ok(plan)
 }
 
 impl<'a> Given<'a> {
     fn read(text: &str, flag: &'static str, env: &'a Environment) -> Result<Self, Failure> {
-        let wrong = |why: &str| Failure::usage(format!("{flag} {text}: {why}"));
+        // What was typed may hold keys, and is not shown.
+        let wrong = |why: &str| Failure::usage(format!("{flag}: {why}"));
         let fields = csv_fields(text).ok_or_else(|| wrong("a quote is not closed"))?;
         let mut options = BTreeMap::new();
-        for field in &fields {
+        for (at, field) in fields.iter().enumerate() {
             match field.split_once('=') {
                 Some((key, value)) => {
                     options.insert(key.trim().to_ascii_lowercase(), value.to_owned());
@@ -136,11 +153,14 @@ impl<'a> Given<'a> {
                     options.insert("type".to_owned(), "registry".to_owned());
                     options.insert("ref".to_owned(), field.clone());
                 }
-                None => return Err(wrong(&format!("`{field}` is not NAME=VALUE"))),
+                None => {
+                    let why = format!("field {} of {} is not NAME=VALUE", at + 1, fields.len());
+                    return Err(wrong(&why));
+                }
             }
         }
         let kind = options.remove("type");
-        let kind = kind.ok_or_else(|| wrong("it needs type=registry, local or s3"))?;
+        let kind = kind.ok_or_else(|| wrong("it needs type=registry, local, s3 or inline"))?;
         let given = Self {
             flag,
             kind,
@@ -203,6 +223,7 @@ impl<'a> Given<'a> {
 
     fn place(&self) -> Result<CachePlace, Failure> {
         match self.kind.as_str() {
+            "inline" => Err(self.wrong("an image is named with type=registry,ref=NAME")),
             "registry" => {
                 let name = self.need("ref")?;
                 let wrong = |error| {
@@ -304,7 +325,7 @@ impl CachePlace {
             Self::Folder(dir) => Ok(Place::folder(dir)),
             Self::Bucket(args) => {
                 let endpoint = args.endpoint.parse().map_err(|error| {
-                    let name = &args.endpoint;
+                    let name = kiln_graph::redacted(&args.endpoint);
                     Failure::user(anyhow!("endpoint_url `{name}` is no address: {error}"))
                 })?;
                 let settings = BucketSettings {
@@ -379,7 +400,7 @@ mod tests {
     #[test]
     fn mistakes_are_told() {
         for (text, expected) in [
-            ("type=gha", "it has registry, local, s3"),
+            ("type=gha", "it has inline, registry, local, s3"),
             ("mode=max", "it needs type="),
             ("type=local,src=x", "it needs `dest=`"),
             ("type=local,dest=x,ref=y", "it has no option `ref`"),

@@ -18,14 +18,55 @@ use crate::worker::{Explanation, LocalWorker, base_of, needs_base};
 
 impl LocalWorker {
     /// Returns the names in a value, for a key: without any bytes if they are not at hand.
-    async fn names(&self, value: Option<&Value>, task: &Task) -> Result<Source, WorkerError> {
-        match value {
-            Some(Value::Snapshot(snapshot)) => Ok(Source {
-                tree: self.images.tree(snapshot, &self.caches, task).await?,
-                bytes: SourceBytes::Layers(Arc::new([])),
-            }),
-            other => self.source(other, task).await,
+    async fn names(
+        &self,
+        vertex: &Vertex,
+        value: Option<&Value>,
+        task: &Task,
+    ) -> Result<Source, WorkerError> {
+        let Some(Value::Snapshot(snapshot)) = value else {
+            return self.source(value, task).await;
+        };
+        let (tree, is_believed) = self.images.tree(snapshot, &self.caches, task).await?;
+        if is_believed {
+            let believed = self.believed.lock();
+            let mut believed = believed.unwrap_or_else(PoisonError::into_inner);
+            believed.insert(vertex.digest);
         }
+        Ok(Source {
+            tree,
+            bytes: SourceBytes::Layers(Arc::new([])),
+        })
+    }
+
+    /// Returns the key of a vertex that is about to run. One that rests on the word of a shared
+    /// cache is made again of the files themselves, so that nothing is recorded under it.
+    pub(super) async fn own_key(
+        &self,
+        key: Digest,
+        vertex: &Vertex,
+        inputs: &[Option<Value>],
+        task: &Task,
+    ) -> Result<Digest, WorkerError> {
+        let is_believed = {
+            let believed = self.believed.lock();
+            let mut believed = believed.unwrap_or_else(PoisonError::into_inner);
+            believed.remove(&vertex.digest)
+        };
+        if !is_believed {
+            return Ok(key);
+        }
+        // Unpacks what the key is made of.
+        self.sources(inputs, task).await?;
+        let encoder = Encoder::new(domain_of(&vertex.op).unwrap_or_default());
+        let own = self.encode(encoder, vertex, inputs, task).await?.finish();
+        if own != key {
+            let name = &vertex.meta.name;
+            let text =
+                format!("a shared cache has a wrong file list, which `{name}` was looked up by");
+            task.reporter().warn(text);
+        }
+        Ok(own)
     }
 
     /// Writes everything that decides about what a vertex makes.
@@ -56,7 +97,7 @@ impl LocalWorker {
             Op::Copy(op) => {
                 let mut sources = Vec::new();
                 for input in inputs.iter().skip(1) {
-                    sources.push(self.names(input.as_ref(), task).await?);
+                    sources.push(self.names(vertex, input.as_ref(), task).await?);
                 }
                 let op = op.clone();
                 let size = sources.iter().map(|source| source.tree.n_entries()).sum();
@@ -91,7 +132,7 @@ impl LocalWorker {
                     encoder.variant(0).value(&id);
                 }
                 Seen::Content(input, path) => {
-                    let source = self.names(inputs[input].as_ref(), task).await?;
+                    let source = self.names(vertex, inputs[input].as_ref(), task).await?;
                     let path = path.to_owned();
                     encoder.part(PartKind::Shape, || "files".to_owned());
                     encoder.variant(1);

@@ -9,12 +9,16 @@ use kiln_cache::{LayerBlob, Store};
 use kiln_exporter::{Compression, StoredBlob, layer_blob};
 use kiln_frontend::Compiled;
 use kiln_graph::{Descriptor, Digest, Op, Vertex, VertexId};
-use kiln_remote::{Exporter, ListAt, Record, RemoteCache, RemoteError};
+use kiln_remote::{
+    Exporter, INLINE_FIELD, InlineRecord, ListAt, Record, RemoteCache, RemoteError, inline_value,
+};
 use kiln_solver::{Direction, Task, blocking};
-use kiln_worker::{LocalWorker, Snapshot, SnapshotLayer, Value};
+use kiln_worker::{LocalWorker, Snapshot, SnapshotLayer, Value, WorkerError};
+use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::commands::build::{Build, is_image};
+use crate::image::Assembly;
 use crate::plan::caches::CacheTo;
 use crate::report::Failure;
 use crate::session::Session;
@@ -38,6 +42,8 @@ struct Export {
     plan: CacheTo,
     compression: Compression,
     task: Task,
+    /// The cache could be read when something was first to be sent; else nothing more is tried.
+    opened: OnceCell<bool>,
 }
 
 /// A vertex that has its layer.
@@ -45,9 +51,16 @@ struct Done<'a> {
     vertex: &'a Vertex,
     key: Digest,
     layer: SnapshotLayer,
+    did_run: bool,
 }
 
 impl Caches {
+    /// Forgets that something failed: the build is evaluated again.
+    pub(crate) fn forget_failure(&self) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *failed = None;
+    }
+
     fn note(&self, sent: Result<(), Failure>) {
         if let Err(failure) = sent {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,19 +78,26 @@ impl Build<'_> {
             let cache = RemoteCache::new(place.open(client)?);
             caches.from.push(Arc::new(cache));
         }
-        let mut images = self.plan.outputs.iter().filter(|one| is_image(one.kind));
-        let image = images.next().map(|output| output.image.compression);
+        let image = self.compression();
         for plan in &self.plan.caches.to {
             let exporter = Exporter::new(plan.place.open(client)?, plan.expiry);
             let name = format!("exporting cache to {}", exporter.place());
             caches.to.push(Export {
                 task: self.reporter.task(name, None),
-                compression: plan.compression.or(image).unwrap_or_default(),
+                compression: plan.compression.unwrap_or(image),
+                opened: OnceCell::new(),
                 exporter,
                 plan: plan.clone(),
             });
         }
         Ok(caches)
+    }
+
+    /// Returns how the layers of the image are compressed.
+    pub(super) fn compression(&self) -> Compression {
+        let mut images = self.plan.outputs.iter().filter(|one| is_image(one.kind));
+        let image = images.next().map(|output| output.image.compression);
+        image.unwrap_or_default()
     }
 
     /// Sends what is done to the caches, until nothing more comes.
@@ -103,7 +123,7 @@ impl Build<'_> {
                         for export in &caches.to {
                             let is_wanted = export.plan.all_stages || in_image.contains(&id);
                             if is_wanted && let Some(done) = done_of(worker, vertex, &value) {
-                                running.push(self.send_to_cache(export, done));
+                                running.push(self.send_to_cache(caches, export, done));
                             }
                         }
                     }
@@ -112,14 +132,30 @@ impl Build<'_> {
             }
         }
         // By now all is known of base images that the build had to look into.
-        for export in &caches.to {
+        for export in caches.to.iter().filter(|one| one.is_open()) {
             let sent = export.send_lists(self.session, &images).await;
             caches.note(sent.or_else(|failure| self.cache_failure(export, failure)));
         }
     }
 
-    async fn send_to_cache(&self, export: &Export, done: Done<'_>) -> Result<(), Failure> {
+    async fn send_to_cache(
+        &self,
+        caches: &Caches,
+        export: &Export,
+        done: Done<'_>,
+    ) -> Result<(), Failure> {
         export.task.started();
+        let open = || async {
+            let opened = export.exporter.open().await;
+            let is_open = opened.is_ok();
+            if let Err(error) = opened {
+                caches.note(self.cache_failure(export, Failure::user(error)));
+            }
+            is_open
+        };
+        if !*export.opened.get_or_init(open).await {
+            return Ok(());
+        }
         match export.send(self.session, &done).await {
             Ok(()) => Ok(()),
             Err(failure) => self.cache_failure(export, failure),
@@ -146,7 +182,11 @@ impl Build<'_> {
 
     /// Names what was sent, so that others find it.
     pub(crate) async fn finish_caches(&self, caches: &Caches) -> Result<(), Failure> {
-        for export in &caches.to {
+        for export in caches
+            .to
+            .iter()
+            .filter(|one| one.opened.get() != Some(&false))
+        {
             let task = &export.task;
             task.started();
             match export.exporter.finish().await {
@@ -159,7 +199,7 @@ impl Build<'_> {
                     task.finished();
                 }
                 Err(error) => {
-                    self.cache_failure(export, Failure::user(error))?;
+                    caches.note(self.cache_failure(export, Failure::user(error)));
                     task.finished();
                 }
             }
@@ -169,6 +209,43 @@ impl Build<'_> {
     }
 }
 
+/// Says in the config of an image what made its layers: the image is a cache then.
+pub(super) fn add_inline(
+    assembly: &mut Assembly,
+    (compiled, worker): (&Compiled, &LocalWorker),
+    store: &Store,
+    compression: Compression,
+) -> Result<(), Failure> {
+    let n_made = compiled
+        .steps
+        .iter()
+        .filter(|step| step.layer.is_some())
+        .count();
+    let first = assembly.layers.len().saturating_sub(n_made);
+    let vertices = compiled.steps.iter().filter_map(|step| step.layer);
+    let mut records = Vec::new();
+    for (at, vertex) in (first..).zip(vertices) {
+        let vertex = compiled.graph.vertex(vertex);
+        let Some(key) = worker.key_of(&vertex.digest) else {
+            continue;
+        };
+        let action = store.action(&key).map_err(Failure::user)?;
+        let layer = &assembly.layers[at];
+        records.push(InlineRecord {
+            key,
+            layer: layer.id,
+            name: vertex.meta.name.clone(),
+            created: layer.created,
+            elapsed_ms: action.map_or(0, |action| action.elapsed_ms),
+            format: compression.format(),
+            at,
+        });
+    }
+    let rest = &mut assembly.config.rest;
+    rest.insert(INLINE_FIELD.to_owned(), inline_value(records));
+    Ok(())
+}
+
 /// Returns what a cache can record of a vertex: one that has a key, and made a layer.
 fn done_of<'a>(worker: &LocalWorker, vertex: &'a Vertex, value: &Value) -> Option<Done<'a>> {
     if !matches!(vertex.op, Op::Exec(_) | Op::Copy(_) | Op::MakeDir(_)) {
@@ -176,13 +253,33 @@ fn done_of<'a>(worker: &LocalWorker, vertex: &'a Vertex, value: &Value) -> Optio
     }
     let key = worker.key_of(&vertex.digest)?;
     let layer = value.snapshot()?.top()?.clone();
-    Some(Done { vertex, key, layer })
+    Some(Done {
+        vertex,
+        key,
+        layer,
+        did_run: worker.did_run(&vertex.digest),
+    })
 }
 
 impl Export {
+    fn is_open(&self) -> bool {
+        self.opened.get() == Some(&true)
+    }
+
     async fn send(&self, session: &Session, done: &Done<'_>) -> Result<(), Failure> {
-        if self.exporter.has(&done.key).await.map_err(Failure::user)? {
+        let known = self.exporter.has(&done.key, &done.layer.id).await;
+        // What ran just now is recorded anew: it is younger, and its blob may have been lost.
+        if known.map_err(Failure::user)? && !done.did_run {
             return Ok(());
+        }
+        let promise = session.images.promise(&done.layer.id);
+        let promised_ms = promise.as_ref().map(|promise| promise.record().elapsed_ms);
+        if promise.is_some_and(|promise| promise.record().list == ListAt::Nowhere) {
+            let alone = Snapshot::of_image(vec![done.layer.clone()]);
+            match session.images.layers(&alone, &self.task).await {
+                Err(WorkerError::Promise { .. }) => return Ok(()),
+                unpacked => unpacked.map_err(Failure::user)?,
+            };
         }
         let (blob, format, list) = match session.store.layer(&done.layer.id) {
             Ok(Some(layer)) => {
@@ -194,19 +291,23 @@ impl Export {
                 let (blob, list) = made.await.map_err(Failure::user)?;
                 (blob, self.compression.format(), list)
             }
-            Ok(None) => self.from_elsewhere(session, done).await?,
+            Ok(None) => match self.from_elsewhere(session, done).await? {
+                Some(found) => found,
+                // It was told that the other cache cannot give it.
+                None => return Ok(()),
+            },
             Err(error) => return Err(Failure::user(error)),
         };
         let descriptor = self.descriptor(&format, &blob);
         self.push(&session.store, &descriptor, done).await?;
         let action = session.store.action(&done.key).map_err(Failure::user)?;
-        let elapsed_ms = action.map_or(0, |action| action.elapsed_ms);
+        let elapsed_ms = action.map(|action| action.elapsed_ms).or(promised_ms);
         let record = Record {
             key: done.key,
             layer: done.layer.id,
             name: done.vertex.meta.name.clone(),
             created: done.layer.created,
-            elapsed_ms,
+            elapsed_ms: elapsed_ms.unwrap_or_default(),
             used: crate::commands::why::now(),
             format,
             blob: descriptor,
@@ -232,25 +333,29 @@ impl Export {
         Ok(())
     }
 
-    /// Fetches what another cache has, to be sent on as it is.
+    /// Fetches what another cache has, to be sent on as it is; nothing if that cannot give it.
     async fn from_elsewhere(
         &self,
         session: &Session,
         done: &Done<'_>,
-    ) -> Result<(LayerBlob, String, Vec<u8>), Failure> {
-        let fetched = session.images.fetch(&done.layer, &self.task).await;
-        fetched.map_err(Failure::user)?;
-        let promise = session.images.promise(&done.layer.id);
-        let promise = promise.expect("its blob was fetched as promised");
+    ) -> Result<Option<(LayerBlob, String, Vec<u8>)>, Failure> {
+        match session.images.fetch(&done.layer, &self.task).await {
+            Err(WorkerError::Promise { .. }) => return Ok(None),
+            fetched => fetched.map_err(Failure::user)?,
+        }
+        let Some(promise) = session.images.promise(&done.layer.id) else {
+            return Ok(None);
+        };
         let record = promise.record();
-        let list = promise.cache().list(record).await;
+        let Ok(list) = promise.cache().list(record).await else {
+            return Ok(None);
+        };
         let blob = LayerBlob {
             digest: record.blob.digest,
             size: record.blob.size,
             diff_id: record.diff_id,
         };
-        let list = list.map_err(Failure::user)?;
-        Ok((blob, record.format.clone(), list))
+        Ok(Some((blob, record.format.clone(), list)))
     }
 
     fn descriptor(&self, format: &str, blob: &LayerBlob) -> Descriptor {
