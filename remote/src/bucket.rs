@@ -13,7 +13,7 @@ use kiln_registry::{BlobSink, BlobSource, Client, Pushed};
 use reqwest::header::{CONTENT_LENGTH, LAST_MODIFIED};
 use reqwest::{Body, Client as Http, RequestBuilder, Response, StatusCode, Url};
 use rusty_s3::actions::ListObjectsV2;
-use rusty_s3::{Bucket as Signer, Credentials, S3Action, UrlStyle};
+use rusty_s3::{Bucket as Signer, Credentials, S3Action as _, UrlStyle};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{sleep, timeout};
 
@@ -101,7 +101,7 @@ impl Bucket {
     /// Returns the bucket. `client` says which certificates are trusted.
     pub fn new(client: &Client, settings: BucketSettings) -> Result<Self, RemoteError> {
         let what = format!("the bucket `{}`", settings.bucket);
-        let unusable = |why: String| RemoteError::unusable(what.clone(), why);
+        let unusable = |why: String| RemoteError::unusable(what.clone(), &why);
         let endpoint = settings.endpoint;
         let host = endpoint.host_str().unwrap_or_default();
         let host = match endpoint.port() {
@@ -152,7 +152,7 @@ impl Bucket {
             let url = action.sign(SIGNED);
             let text = self.get(url, MAX_ANSWER, "list the objects").await?;
             let page = ListObjectsV2::parse_response(&in_the_usual_namespace(&text))
-                .map_err(|error| RemoteError::unusable(format!("the list of `{self}`"), error))?;
+                .map_err(|error| RemoteError::unusable(format!("the list of `{self}`"), &error))?;
             let names = page.contents.into_iter().filter_map(|object| {
                 let name = object.key.strip_prefix(&prefix)?.to_owned();
                 Some((name, object.last_modified.unwrap_or_default()))
@@ -229,7 +229,7 @@ impl Bucket {
         }
         if blob.size > MAX_OBJECT {
             let why = "it is longer than 5 GiB, which S3 does not take in one piece";
-            return Err(RemoteError::unusable(format!("blob {}", blob.digest), why));
+            return Err(RemoteError::unusable(format!("blob {}", blob.digest), &why));
         }
         self.put(&name, blob.size, source, progress).await?;
         Ok(Pushed::Uploaded)
@@ -310,7 +310,7 @@ impl Bucket {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() as u64 > limit {
                     let why = "the answer is too long";
-                    return Err(RemoteError::unusable(format!("`{self}`"), why).into());
+                    return Err(RemoteError::unusable(format!("`{self}`"), &why).into());
                 }
             }
             Ok(bytes)

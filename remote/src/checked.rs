@@ -48,7 +48,7 @@ impl<'a, S: BlobSink> Checked<'a, S> {
         let (done, actual) = (self.done, self.hasher.finish());
         if done != self.blob.size || actual != self.blob.digest {
             let why = format!("it has {done} bytes and digest {actual}");
-            return Err(RemoteError::unusable(what, why));
+            return Err(RemoteError::unusable(what, &why));
         }
         let finished = self.sink.finish().await;
         finished.map_err(RemoteError::io("keep a blob"))

@@ -37,7 +37,7 @@ impl RemoteError {
         move |source| Self::Io { what, source }
     }
 
-    pub(crate) fn unusable(what: impl Into<String>, why: impl ToString) -> Self {
+    pub(crate) fn unusable(what: impl Into<String>, why: &(impl ToString + ?Sized)) -> Self {
         Self::Unusable {
             what: what.into(),
             why: why.to_string(),

@@ -124,7 +124,7 @@ impl Folder {
         if size != blob.size {
             let _gone = fs::remove_file(&path);
             let why = format!("{size} bytes were read instead of {}", blob.size);
-            return Err(RemoteError::unusable(format!("blob {}", blob.digest), why));
+            return Err(RemoteError::unusable(format!("blob {}", blob.digest), &why));
         }
         Ok(Pushed::Uploaded)
     }

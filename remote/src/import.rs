@@ -76,7 +76,7 @@ impl Contents {
                 let why = format!("of more than {MAX_RECORDS} records the older are left out");
                 contents
                     .problems
-                    .push(RemoteError::unusable("the rest", why));
+                    .push(RemoteError::unusable("the rest", &why));
                 break;
             }
             let mut batch = Vec::new();
@@ -224,7 +224,7 @@ impl RemoteCache {
         let packed = match at {
             ListAt::Here(text) => STANDARD
                 .decode(text)
-                .map_err(|error| RemoteError::unusable(what(), error))?,
+                .map_err(|error| RemoteError::unusable(what(), &error))?,
             ListAt::Blob(blob) if blob.size > MAX_PACKED_LIST => {
                 return Err(RemoteError::unusable(what(), "it is too large"));
             }
@@ -235,7 +235,7 @@ impl RemoteCache {
                 bytes
             }
         };
-        unpack_list(&packed).map_err(|error| RemoteError::unusable(what(), error))
+        unpack_list(&packed).map_err(|error| RemoteError::unusable(what(), &error))
     }
 }
 

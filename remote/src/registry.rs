@@ -53,13 +53,13 @@ impl Registry {
 
     fn segment(&self, name: &str) -> Result<Reference, RemoteError> {
         let tagged = self.name.with_tag(&format!("{}{name}", self.prefix));
-        tagged.map_err(|error| RemoteError::unusable(format!("segment `{name}`"), error))
+        tagged.map_err(|error| RemoteError::unusable(format!("segment `{name}`"), &error))
     }
 
     pub(crate) async fn read_segment(&self, name: &str) -> Result<Vec<u8>, RemoteError> {
         let at = self.segment(name)?;
         let found = self.client.manifest(&at, None).await?;
-        let unusable = |why: String| RemoteError::unusable(format!("`{at}`"), why);
+        let unusable = |why: String| RemoteError::unusable(format!("`{at}`"), &why);
         let manifest: Manifest = self.parse(&found.bytes)?;
         let blob = manifest
             .layers
@@ -110,7 +110,7 @@ impl Registry {
     }
 
     fn parse<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, RemoteError> {
-        let unusable = |error| RemoteError::unusable(format!("`{}`", self.name), error);
+        let unusable = |error| RemoteError::unusable(format!("`{}`", self.name), &error);
         serde_json::from_slice(json).map_err(unusable)
     }
 

@@ -92,7 +92,7 @@ pub enum ListAt {
     /// Here: base64 of the compressed list.
     Here(String),
     /// A blob.
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
     /// It is not known: the layer itself has to be looked at.
     Nowhere,
 }
@@ -169,7 +169,7 @@ impl Segment {
 
     /// Reads a segment; what does not follow the format is refused.
     pub(crate) fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, RemoteError> {
-        let refused = |why: String| RemoteError::unusable(format!("segment `{name}`"), why);
+        let refused = |why: String| RemoteError::unusable(format!("segment `{name}`"), &why);
         let json = unpack(bytes, MAX_SEGMENT).map_err(|error| refused(error.to_string()))?;
         let mut segment: Self =
             serde_json::from_slice(&json).map_err(|error| refused(error.to_string()))?;
@@ -208,7 +208,7 @@ pub(crate) fn pack_list(list: &[u8]) -> (ListAt, Option<Vec<u8>>) {
         return (ListAt::Here(STANDARD.encode(&packed)), None);
     }
     let blob = Descriptor::new(LIST, Digest::sha256(&packed), packed.len() as u64);
-    (ListAt::Blob(blob), Some(packed))
+    (ListAt::Blob(Box::new(blob)), Some(packed))
 }
 
 /// Returns a file list from what [`pack_list`] made of it.

@@ -268,13 +268,13 @@ fn a_damaged_cache_is_a_warning() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 5] = [
         ("no blob is there", |dir| {
-            fs::remove_dir_all(dir.join("blobs")).unwrap()
+            fs::remove_dir_all(dir.join("blobs")).unwrap();
         }),
         ("blobs are short", |dir| {
-            each_blob(dir, |bytes| bytes.truncate(bytes.len() / 2))
+            each_blob(dir, |bytes| bytes.truncate(bytes.len() / 2));
         }),
         ("blobs have a wrong bit", |dir| {
-            each_blob(dir, |bytes| bytes[9] ^= 1)
+            each_blob(dir, |bytes| bytes[9] ^= 1);
         }),
         ("the segment is garbage", |dir| {
             for path in segments(dir) {

@@ -188,7 +188,8 @@ impl<'a> Given<'a> {
         let is_export = self.flag == "--cache-to";
         let export = [export, EXPORT].concat();
         for key in self.options.keys().map(String::as_str) {
-            if !both.contains(&key) && !(is_export && export.contains(&key)) {
+            let is_known = both.contains(&key) || is_export && export.contains(&key);
+            if !is_known {
                 let mut known = both.to_vec();
                 known.extend(export.iter().filter(|_| is_export));
                 let known = known.join(", ");

@@ -291,7 +291,7 @@ impl Export {
                 let (blob, list) = made.await.map_err(Failure::user)?;
                 (blob, self.compression.format(), list)
             }
-            Ok(None) => match self.from_elsewhere(session, done).await? {
+            Ok(None) => match self.fetch_elsewhere(session, done).await? {
                 Some(found) => found,
                 // It was told that the other cache cannot give it.
                 None => return Ok(()),
@@ -334,7 +334,7 @@ impl Export {
     }
 
     /// Fetches what another cache has, to be sent on as it is; nothing if that cannot give it.
-    async fn from_elsewhere(
+    async fn fetch_elsewhere(
         &self,
         session: &Session,
         done: &Done<'_>,
