@@ -1,7 +1,7 @@
 # make demo     builds kiln, and with it examples/hello; shows the image
 # make test     every check and test; what is missing on the machine is skipped, unless CI is set
 # make bench    kiln beside buildah (and docker, where an engine answers); writes bench/RESULTS.md;
-#               then the frontend on very large files, and the solver on very large graphs
+#               then the frontend on very large files
 # make fuzz     each fuzz target for FUZZ_SECONDS (10); needs a C++ compiler
 # make build    target/release/kiln
 # make packages installs the Debian packages that the tests use (as root)
@@ -64,4 +64,4 @@ endif
 
 bench:
 	@bench/run.sh
-	$(CARGO) bench -p kiln-frontend -p kiln-solver --locked
+	$(CARGO) bench -p kiln-frontend --locked

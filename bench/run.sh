@@ -278,4 +278,10 @@ version_of() {
   row "the first time: 200000 files" "" alone first-many200000
   row "8 stages of \`sleep 1\`" "≤ 1100 ms" times stages
   row "peak memory of all these" "≤ 100 MB" peak
+  echo
+  echo "The solver alone, with a worker that finds every vertex at once (\`cargo bench -p kiln-solver\`); aim for 10000: ≤ 500 ms:"
+  echo
+  echo '```'
+  cargo bench --quiet --locked --manifest-path "$top/Cargo.toml" -p kiln-solver 2>/dev/null
+  echo '```'
 } | tee "$RESULTS"
