@@ -432,7 +432,7 @@ fn facts(build: &Build<'_>, bundle: &Bundle) -> Facts {
 }
 
 /// Several outputs may have one name.
-fn once_each(names: impl Iterator<Item = String>) -> Vec<String> {
+pub(crate) fn once_each<T: PartialEq>(names: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut seen = Vec::new();
     for name in names {
         if !seen.contains(&name) {

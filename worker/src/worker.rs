@@ -211,12 +211,10 @@ impl Worker for LocalWorker {
     ) -> Result<Option<Value>, WorkerError> {
         let action = self.store.action(key)?;
         let action = action.filter(|action| !self.reuse.is_too_old(action.created));
-        let Some(action) = action else {
-            return Ok(self.lookup_elsewhere(key, vertex, inputs, task).await);
+        let action = match action {
+            Some(action) if self.store.has_layer(&action.layer)? => action,
+            _ => return Ok(self.lookup_elsewhere(key, vertex, inputs, task).await),
         };
-        if !self.store.has_layer(&action.layer)? {
-            return Ok(self.lookup_elsewhere(key, vertex, inputs, task).await);
-        }
         self.note(vertex, key, || Reason::Cached {
             since: action.created,
             took_ms: action.elapsed_ms,

@@ -11,7 +11,7 @@ use kiln_solver::{Reporter, blocking};
 use kiln_worker::SnapshotLayer;
 
 use crate::environment::Environment;
-use crate::export::{keep_blobs, layers_by_blob, push_as};
+use crate::export::{keep_blobs, layers_by_blob, once_each, push_as};
 use crate::image::image_layer;
 use crate::local::{find_root, read, read_bytes};
 use crate::registry_args::PushArgs;
@@ -72,13 +72,7 @@ fn names(args: &PushArgs, store: &Store) -> Result<Vec<Reference>, Failure> {
         }
         names.extend(found);
     }
-    let mut once = Vec::new();
-    for name in names {
-        if !once.contains(&name) {
-            once.push(name);
-        }
-    }
-    Ok(once)
+    Ok(once_each(names))
 }
 
 /// Returns all names of a repository that the store has.

@@ -298,7 +298,8 @@ impl Export {
             },
             Err(error) => return Err(Failure::user(error)),
         };
-        let descriptor = self.descriptor(&format, &blob);
+        let media_type = Compression::media_type_of(&format);
+        let descriptor = Descriptor::new(media_type, blob.digest, blob.size);
         self.push(&session.store, &descriptor, done).await?;
         let action = session.store.action(&done.key).map_err(Failure::user)?;
         let elapsed_ms = action.map(|action| action.elapsed_ms).or(promised_ms);
@@ -356,10 +357,6 @@ impl Export {
             diff_id: record.diff_id,
         };
         Ok(Some((blob, record.format.clone(), list)))
-    }
-
-    fn descriptor(&self, format: &str, blob: &LayerBlob) -> Descriptor {
-        Descriptor::new(Compression::media_type_of(format), blob.digest, blob.size)
     }
 
     async fn push(&self, store: &Store, blob: &Descriptor, done: &Done<'_>) -> Result<(), Failure> {
